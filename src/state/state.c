@@ -94,6 +94,8 @@ static int get_name(struct state_reader *r, char ret[256])
     return 0;
 }
 
+#define STATE_FIELDS_MAX 256
+
 static const struct state_field *find_field(const struct state_desc *desc, const char *name)
 {
     for (const struct state_field *f = desc->fields; f->name; f++)
@@ -113,7 +115,7 @@ int state_load(struct state_reader *r, const struct state_desc *desc, const char
     if (version > desc->version || version < desc->min_version)
         return err_set(err, -ENOTSUP, "saved state of %s: version %u is not between %u and %u", name, version,
                        desc->min_version, desc->version);
-    unsigned seen = 0;
+    bool seen[STATE_FIELDS_MAX] = {0};
     for (uint32_t i = 0; i < n; i++) {
         uint32_t len;
         const uint8_t *p;
@@ -126,12 +128,10 @@ int state_load(struct state_reader *r, const struct state_desc *desc, const char
             return err_set(err, -EINVAL, "saved state of %s: field '%s' has %u bytes, not %u", desc->name, name, len,
                            field_bytes(f));
         memcpy((uint8_t *)obj + f->offset, p, len);
-        seen++;
+        seen[f - desc->fields] = true;
     }
-    unsigned want = 0;
     for (const struct state_field *f = desc->fields; f->name; f++)
-        want += f->since <= version;
-    if (seen < want)
-        return err_set(err, -EINVAL, "saved state of %s: %u fields of %u", desc->name, seen, want);
+        if (f->since <= version && !seen[f - desc->fields])
+            return err_set(err, -EINVAL, "saved state of %s: field '%s' is missing", desc->name, f->name);
     return desc->post_load ? desc->post_load(obj, version, err) : 0;
 }
