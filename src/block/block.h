@@ -1,0 +1,98 @@
+/*
+ * A guest-visible disk's interface: what devices see. Formats and protocols (block/drivers.c) stand behind it. `block` knows nothing
+ * of guests; devices use only the inline calls below and struct blk_req.
+ *
+ * A queue belongs to one loop (thread). A request completes exactly once, on that loop's thread, possibly inside blk_submit().
+ */
+#ifndef LODGE_BLOCK_BLOCK_H
+#define LODGE_BLOCK_BLOCK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/err.h"
+#include "base/loop.h"
+
+enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_WRITE_ZEROES };
+
+enum {
+    BLK_REQ_FUA = 1,    /* durable before it completes */
+    BLK_REQ_UNMAP = 2,  /* write zeroes may deallocate */
+};
+
+struct blk_req {
+    enum blk_op op;
+    unsigned flags;
+    uint64_t offset; /* bytes */
+    uint64_t len;    /* bytes; for reads and writes the sum of iov */
+    struct iovec *iov;
+    unsigned niov;
+    void (*done)(struct blk_req *req, int ret); /* 0 or -errno */
+    void *opaque;
+    void *priv[4]; /* the driver's */
+};
+
+struct blk;
+struct blk_queue;
+
+struct blk_ops {
+    struct blk_queue *(*queue_new)(struct blk *blk, struct loop *loop, struct err *err);
+    void (*queue_free)(struct blk_queue *q); /* all requests have completed */
+    void (*submit)(struct blk_queue *q, struct blk_req *req);
+    /* Hands over what submit() gathered; a device calls it once after a batch. */
+    void (*kick)(struct blk_queue *q);
+    void (*close)(struct blk *blk);
+};
+
+struct blk {
+    const struct blk_ops *ops;
+    const char *driver; /* "raw" */
+    char *filename;
+    uint64_t size;          /* bytes */
+    uint32_t block_size;    /* logical sector: 512 or 4096 */
+    uint32_t physical_size; /* preferred alignment of I/O */
+    bool read_only, can_discard, can_write_zeroes, writeback;
+};
+
+struct blk_queue {
+    struct blk *blk;
+    struct loop *loop;
+};
+
+struct blk_options {
+    const char *path;
+    const char *format; /* "raw"; NULL: probe */
+    bool read_only;
+    bool direct; /* O_DIRECT */
+    bool no_flush;
+};
+
+/* Opens an image and locks it (a file that another process writes is refused: -EBUSY). The drivers stand in block/drivers.c. */
+int blk_open(const struct blk_options *opt, struct blk **ret, struct err *err);
+
+static inline void blk_close(struct blk *blk)
+{
+    if (blk)
+        blk->ops->close(blk);
+}
+static inline struct blk_queue *blk_queue_new(struct blk *blk, struct loop *loop, struct err *err)
+{
+    return blk->ops->queue_new(blk, loop, err);
+}
+static inline void blk_queue_free(struct blk_queue *q)
+{
+    if (q)
+        q->blk->ops->queue_free(q);
+}
+static inline void blk_submit(struct blk_queue *q, struct blk_req *req)
+{
+    q->blk->ops->submit(q, req);
+}
+static inline void blk_kick(struct blk_queue *q)
+{
+    if (q->blk->ops->kick)
+        q->blk->ops->kick(q);
+}
+
+#endif
