@@ -1,0 +1,159 @@
+/*
+ * The software engine's vCPU. One struct per vCPU, page-aligned, reached by a pointer in C and by gs: in generated code; it holds no
+ * absolute host pointer that generated code would have to embed. Only the vCPU's own thread touches it, but for `pending`,
+ * `sipi_vector` and the request words, which are atomic.
+ *
+ * Who owns what: registers, flags and the run loop: run.c, interp_*.c. Segments, control registers, MSRs, exceptions: seg.c, exc.c,
+ * sys_*.c. Address translation: mmu.c. x87/SSE/AVX: vec_*.c.
+ */
+#ifndef LODGE_CPU_SOFT_CPU_H
+#define LODGE_CPU_SOFT_CPU_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cpu/engine.h"
+
+/* Segment register with its hidden part. `attr`: bits 0-3 type, 4 S, 5-6 DPL, 7 P, 12 AVL, 13 L, 14 D/B, 15 G, 16 unusable. */
+struct soft_seg {
+    uint64_t base;
+    uint32_t limit; /* bytes, expanded */
+    uint16_t sel;
+    uint32_t attr;
+};
+#define SEG_ATTR_TYPE 0xfu
+#define SEG_ATTR_S BIT(4)
+#define SEG_ATTR_DPL(a) (((a) >> 5) & 3)
+#define SEG_ATTR_P BIT(7)
+#define SEG_ATTR_L BIT(13)
+#define SEG_ATTR_DB BIT(14)
+#define SEG_ATTR_G BIT(15)
+#define SEG_ATTR_UNUSABLE BIT(16)
+
+/* Why the run loop must look up: bits of soft_cpu.pending. Any thread sets them with pending_set(). */
+enum {
+    PEND_KICK = 1,       /* return VCPU_EXIT_KICKED */
+    PEND_INTR = 2,       /* the APIC may have an interrupt */
+    PEND_NMI = 4,
+    PEND_INIT = 8,
+    PEND_SIPI = 16,
+    PEND_TIMER = 32,     /* the armed time has come */
+    PEND_TLB = 64,       /* entries of `wprotect` ring are to be dropped (a page became code) */
+    PEND_TLB_ALL = 128,  /* drop the whole TLB */
+    PEND_SMI = 256,
+};
+
+/* What an instruction handler says; see insn.h. */
+enum { INSN_NEXT, INSN_BREAK, INSN_JUMP, INSN_FAULT };
+
+/* An exception (or the like) waiting to be delivered. */
+struct soft_exc {
+    uint8_t vector;
+    bool has_error;
+    uint32_t error;
+    uint64_t cr2; /* for #PF: written to CR2 on delivery */
+    uint64_t dr6; /* for #DB: bits to set in DR6 on delivery */
+};
+
+/* CPU mode as decoding and execution see it; a cached block belongs to one. */
+enum {
+    MODE_CS64 = 1,   /* 64-bit code */
+    MODE_CS32 = 2,   /* default operand size 32 (else 16 when neither) */
+    MODE_SS32 = 4,   /* stack pointer is ESP (or RSP with CS64), not SP */
+    MODE_PE = 8,     /* protected mode, not v8086 */
+    MODE_VM86 = 16,
+    MODE_USER = 32,  /* CPL 3 */
+    MODE_FLAT = 64,  /* CS, DS, ES, SS: base 0, limit 4 GiB, plain: 32-bit code needs no limit checks */
+    MODE_LMA = 128,  /* EFER.LMA */
+};
+
+struct soft_engine;
+struct soft_block;
+struct soft_mmu;
+
+/* XSAVE image, standard format: x87+SSE, header, AVX high halves. XRSTOR/FXRSTOR can take it as it is. */
+struct soft_vec {
+    uint8_t fx[512];
+    uint8_t header[64];
+    uint8_t ymm_hi[16][16];
+} __attribute__((aligned(64)));
+
+struct soft_cpu {
+    struct vcpu vcpu; /* first */
+    struct soft_engine *soft;
+
+    /* ---- hot: registers ---- */
+    uint64_t gpr[16];
+    uint64_t rip; /* of the instruction being executed, or the next one between instructions */
+    /* Flags: status flags lazily (flags.h), the others in rflags_rest. */
+    uint64_t rflags_rest; /* all bits of RFLAGS but the six status flags; bit 1 always set */
+    uint64_t cc_dst, cc_src, cc_aux;
+    uint32_t cc_op;
+    uint32_t mode; /* MODE_*; soft_mode_changed() recomputes it */
+    uint8_t cpl;
+    bool int_shadow;  /* no interrupt before the next instruction is done (STI, MOV SS) */
+    bool slow_step;   /* TF, hardware breakpoints or a shadow: run one instruction at a time with checks */
+    bool halted;
+    bool code_changed; /* a store hit a page with code: the current block may be stale */
+    _Atomic uint32_t pending;
+
+    /* ---- system ---- */
+    struct soft_seg seg[SEG_COUNT], ldt, tr;
+    struct cpu_table gdt, idt;
+    uint64_t cr0, cr2, cr3, cr4, efer, xcr0;
+    uint64_t pdpte[4];
+    uint64_t dr[8];
+    uint64_t star, lstar, cstar, fmask, kernel_gs_base, tsc_aux, pat;
+    uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+    uint64_t mtrr_def_type, mtrr_fix[11], mtrr_var[32], misc_enable, spec_ctrl, tsc_adjust;
+    uint64_t tsc_offset; /* guest TSC = host TSC + offset while the clock runs */
+    bool nmi_masked;
+    enum cpu_run_state run_state;
+    _Atomic uint8_t sipi_vector;
+    struct soft_exc exc;      /* valid when a handler returned INSN_FAULT */
+    bool exc_valid;           /* an exception to deliver before the next instruction (set_state, single-step) */
+    bool shutdown;            /* triple fault happened */
+    uint64_t insns;           /* instructions executed, roughly: for statistics */
+
+    /* ---- parts with their own headers ---- */
+    struct soft_mmu *mmu;
+    struct soft_blocks *blocks;
+    struct soft_vec vec;
+    uint64_t kicks;
+};
+
+struct soft_engine {
+    struct engine engine; /* first */
+    struct soft_cpu **cpu; /* cfg.cpus of them */
+    struct cpuid_table cpuid;
+    _Atomic uint32_t *page_gen; /* one per RAM page: changes when the page's code was written */
+    pthread_mutex_t split_lock; /* locked accesses that are not one host access (page crossing, MMIO) */
+    struct vec_cache *vec_cache; /* generated stubs for vector instructions, shared by all vCPUs */
+    double tsc_per_ns;
+    uint64_t stopped_tsc;
+};
+
+static inline struct soft_cpu *soft_cpu_of(struct vcpu *v)
+{
+    return (struct soft_cpu *)v;
+}
+
+/* Sets pending bits and wakes the vCPU from HLT. Any thread, async-signal-safe. run.c */
+void pending_set(struct soft_cpu *c, uint32_t bits);
+
+/* Recomputes mode, cpl-dependent MMU selection and slow_step after CS, SS, CR0, EFER, RFLAGS.VM/TF or DR7 changed. seg.c */
+void soft_mode_changed(struct soft_cpu *c);
+
+static inline bool in_long64(const struct soft_cpu *c)
+{
+    return c->mode & MODE_CS64;
+}
+static inline const struct cpu_bus *soft_bus(const struct soft_cpu *c)
+{
+    return c->vcpu.engine->cfg.bus;
+}
+
+#endif
