@@ -2,7 +2,8 @@
  * A guest-visible disk's interface: what devices see. Formats and protocols (block/drivers.c) stand behind it. `block` knows nothing
  * of guests; devices use only the inline calls below and struct blk_req.
  *
- * A queue belongs to one loop (thread). A request completes exactly once, on that loop's thread, possibly inside blk_submit().
+ * A queue belongs to one loop (thread). A request completes exactly once, on that loop's thread, possibly inside blk_submit() or
+ * blk_kick(); or on the thread that calls blk_drain().
  */
 #ifndef LODGE_BLOCK_BLOCK_H
 #define LODGE_BLOCK_BLOCK_H
@@ -42,6 +43,11 @@ struct blk_ops {
     void (*submit)(struct blk_queue *q, struct blk_req *req);
     /* Hands over what submit() gathered; a device calls it once after a batch. */
     void (*kick)(struct blk_queue *q);
+    /*
+     * Returns when every request submitted so far has completed. Any thread, while nobody submits; it may run the completions
+     * itself, so the caller holds no lock that they take.
+     */
+    void (*drain)(struct blk_queue *q);
     void (*close)(struct blk *blk);
 };
 
@@ -93,6 +99,10 @@ static inline void blk_kick(struct blk_queue *q)
 {
     if (q->blk->ops->kick)
         q->blk->ops->kick(q);
+}
+static inline void blk_drain(struct blk_queue *q)
+{
+    q->blk->ops->drain(q);
 }
 
 #endif

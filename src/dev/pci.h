@@ -46,6 +46,11 @@ struct pci_dev {
     /* Optional hooks, called without the PCI lock: after a config write; when MSI-X vectors may have changed. */
     void (*config_written)(struct pci_dev *d, unsigned off, unsigned len);
     void (*msix_changed)(struct pci_dev *d);
+    /* Optional: BAR `bar` was mapped at bus address `addr`, or is about to be unmapped (ioeventfds). No config access from it. */
+    void (*bar_mapped)(struct pci_dev *d, unsigned bar, uint64_t addr, bool mapped);
+    /* MSI-X as the guest programmed it (3.0, 6.8.2): 4 words a vector, pending bits. pci.c's own; saved with config. */
+    uint32_t msix_table[PCI_MSIX_MAX * 4];
+    uint64_t msix_pba[PCI_MSIX_MAX / 64];
     struct pci_priv *priv; /* BAR mapping, MSI-X table, lock: pci.c's own */
 };
 
