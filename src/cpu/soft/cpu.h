@@ -113,6 +113,9 @@ struct soft_cpu {
     bool nmi_masked;
     enum cpu_run_state run_state;
     _Atomic uint8_t sipi_vector;
+    bool ss_shadow;           /* the shadow is MOV SS's: debug traps wait too */
+    uint32_t dr6_hits;        /* breakpoints met by the current instruction, as DR6 bits */
+    uint32_t delivering;      /* exc.c: vectors on their way, for the double-fault rules */
     struct soft_exc exc;      /* valid when a handler returned INSN_FAULT */
     bool exc_valid;           /* an exception to deliver before the next instruction (set_state, single-step) */
     bool shutdown;            /* triple fault happened */

@@ -55,8 +55,13 @@ void mmu_flush_pcid(struct soft_cpu *c, unsigned pcid);
 /* CR0, CR3, CR4, EFER, CPL or EFLAGS.AC changed: selects the right view; flushes what `why` demands. */
 void mmu_cr3_written(struct soft_cpu *c, uint64_t old, bool noflush);
 void mmu_mode_changed(struct soft_cpu *c);
-/* A physical page became code: writes to it must take the slow path from now on. This vCPU's TLB only. */
-void mmu_protect_code(struct soft_cpu *c, gpa_t page);
+/*
+ * A physical page became code: writes to it must take the slow path from now on. This vCPU's TLB only. True when it had an entry through
+ * which it may have written since: another vCPU that decoded from the page must then look at it again.
+ */
+bool mmu_protect_code(struct soft_cpu *c, gpa_t page);
+/* The debug registers changed which pages are watched. */
+void mmu_debug_changed(struct soft_cpu *c);
 
 /* Walks the page tables without side effects (debugger, monitor). -1 when not mapped. */
 int mmu_debug_translate(struct soft_cpu *c, uint64_t lin, gpa_t *ret);

@@ -1,0 +1,98 @@
+/*
+ * The soft TLB and the inline paths over it. All lookup tables of a vCPU lie in one struct soft_mmu, apart from its registers, with no
+ * pointer that generated code would have to embed.
+ *
+ * A TLB slot belongs to one PCID (or to the only address space when CR4.PCIDE is 0) and holds three views, because what may be
+ * accessed depends on privilege: user, supervisor, and supervisor with EFLAGS.AC set while SMAP is on. A tag is the page number in
+ * bits 28..63 (linear bits 12..47) and the slot's generation below, so a flush only takes a new generation. A tag is set only where
+ * the access needs no further look: permission is there, A (and D for writes) are set, the page is RAM (ROM when not writing),
+ * carries no data breakpoint, and for writes is neither a code page nor dirty-tracked.
+ *
+ * lin must be canonical (seg_linear checks). The tag is compared with the last byte's page, so an access that crosses misses.
+ */
+#ifndef LODGE_CPU_SOFT_MMU_FAST_H
+#define LODGE_CPU_SOFT_MMU_FAST_H
+
+#include "cpu/soft/cpu.h"
+#include "cpu/soft/mmu.h"
+
+#define TLB_BITS 10
+#define TLB_ENTRIES (1u << TLB_BITS)
+#define TLB_SLOTS 8
+#define TLB_GEN_BITS 28
+#define TLB_KEY_NEVER ((1ull << TLB_GEN_BITS) - 1) /* matches no tag: every access takes the slow path */
+
+enum { TLB_VIEW_SUPER, TLB_VIEW_USER, TLB_VIEW_SUPER_AC, TLB_VIEWS };
+
+struct tlb_entry {
+    uint64_t r, w, x; /* tags by kind of access */
+    uint64_t addend;  /* host address = linear address + addend */
+};
+
+struct tlb_view {
+    struct tlb_entry e[TLB_ENTRIES];
+    gpa_t gpa[TLB_ENTRIES]; /* page of each entry; valid while one of its tags is */
+};
+
+struct tlb_slot {
+    uint64_t gen;
+    uint64_t used; /* for the choice of a victim */
+    uint16_t pcid;
+    bool valid;
+    /* Hashes of the 2 MiB and 1 GiB frames that have pieces of large pages here: INVLPG there drops them all. */
+    uint64_t large2m[16];
+    uint64_t large1g;
+};
+
+struct soft_mmu {
+    struct tlb_entry *cur; /* entries of the current view */
+    uint64_t key;          /* the slot's generation, or TLB_KEY_NEVER while alignment is checked */
+    unsigned slot, view;
+    uint64_t next_gen, clock;
+    uint64_t phys_mask; /* bits of a physical address that exist */
+    struct tlb_slot slots[TLB_SLOTS];
+    struct tlb_view tlb[TLB_SLOTS][TLB_VIEWS];
+};
+
+typedef volatile uint16_t __attribute__((aligned(1), may_alias)) mmu_u16;
+typedef volatile uint32_t __attribute__((aligned(1), may_alias)) mmu_u32;
+typedef volatile uint64_t __attribute__((aligned(1), may_alias)) mmu_u64;
+typedef volatile uint8_t mmu_u8;
+
+static inline unsigned tlb_index(uint64_t lin)
+{
+    return (lin >> PAGE_SHIFT) & (TLB_ENTRIES - 1);
+}
+static inline uint64_t tlb_tag(uint64_t lin, uint64_t gen)
+{
+    return (lin >> PAGE_SHIFT) << TLB_GEN_BITS | gen;
+}
+
+#define MMU_FAST(bits)                                                                                                 \
+    MUST_CHECK static inline int mmu_read##bits(struct soft_cpu *c, uint64_t lin, uint##bits##_t *v)                   \
+    {                                                                                                                  \
+        const struct soft_mmu *m = c->mmu;                                                                             \
+        const struct tlb_entry *e = &m->cur[tlb_index(lin)];                                                           \
+        if (__builtin_expect(e->r == tlb_tag(lin + bits / 8 - 1, m->key), 1)) {                                        \
+            *v = *(const mmu_u##bits *)(uintptr_t)(lin + e->addend);                                                   \
+            return 0;                                                                                                  \
+        }                                                                                                              \
+        return mmu_read(c, lin, v, bits / 8);                                                                          \
+    }                                                                                                                  \
+    MUST_CHECK static inline int mmu_write##bits(struct soft_cpu *c, uint64_t lin, uint##bits##_t v)                   \
+    {                                                                                                                  \
+        const struct soft_mmu *m = c->mmu;                                                                             \
+        const struct tlb_entry *e = &m->cur[tlb_index(lin)];                                                           \
+        if (__builtin_expect(e->w == tlb_tag(lin + bits / 8 - 1, m->key), 1)) {                                        \
+            *(mmu_u##bits *)(uintptr_t)(lin + e->addend) = v;                                                          \
+            return 0;                                                                                                  \
+        }                                                                                                              \
+        return mmu_write(c, lin, &v, bits / 8);                                                                        \
+    }
+MMU_FAST(8)
+MMU_FAST(16)
+MMU_FAST(32)
+MMU_FAST(64)
+#undef MMU_FAST
+
+#endif
