@@ -8,7 +8,8 @@
 /* Bytes in all. */
 size_t iov_len(const struct iovec *iov, unsigned niov);
 
-/* Copy up to `len` bytes out of, or into, the list from byte `off` on; the number copied (less when the list is shorter). */
+/* Copy up to `len` bytes out of, or into, the list from byte `off` on; the number copied (less when the list is
+ * shorter). */
 size_t iov_read(const struct iovec *iov, unsigned niov, size_t off, void *buf, size_t len);
 size_t iov_write(const struct iovec *iov, unsigned niov, size_t off, const void *buf, size_t len);
 

@@ -1,6 +1,7 @@
 /*
- * A network backend as a NIC sees it: frames in, frames out, each behind a 12-byte virtio_net_hdr (v1, little-endian) when the
- * backend says `vnet_hdr`, so that checksum and segmentation work passes through untouched. Backends stand in net/backends.c.
+ * A network backend as a NIC sees it: frames in, frames out, each behind a 12-byte virtio_net_hdr (v1, little-endian)
+ * when the backend says `vnet_hdr`, so that checksum and segmentation work passes through untouched. Backends stand in
+ * net/backends.c.
  */
 #ifndef LODGE_NET_NET_H
 #define LODGE_NET_NET_H
@@ -28,12 +29,13 @@ struct net;
 
 struct net_ops {
     /*
-     * Sends one frame from queue `q`. Frame length when taken; -EAGAIN: later, `writable` will be called. Other -errno: dropped.
+     * Sends one frame from queue `q`. Frame length when taken; -EAGAIN: later, `writable` will be called. Other -errno:
+     * dropped.
      */
     int (*send)(struct net *net, unsigned q, const struct iovec *iov, unsigned niov);
     /*
-     * Receives one frame of queue `q` into iov. Length (vnet header included), -EAGAIN when there is none: `readable` will be called.
-     * What does not fit is cut off and -EMSGSIZE returned.
+     * Receives one frame of queue `q` into iov. Length (vnet header included), -EAGAIN when there is none: `readable`
+     * will be called. What does not fit is cut off and -EMSGSIZE returned.
      */
     int (*recv)(struct net *net, unsigned q, const struct iovec *iov, unsigned niov);
     /* What the guest's driver accepts to receive (NET_OFFLOAD_*). */
@@ -54,8 +56,8 @@ struct net {
     const struct net_ops *ops;
     const char *backend; /* "passt", "tap" */
     bool vnet_hdr;
-    unsigned offload;  /* NET_OFFLOAD_* it can take from the guest */
-    unsigned queues;   /* queue pairs */
+    unsigned offload; /* NET_OFFLOAD_* it can take from the guest */
+    unsigned queues;  /* queue pairs */
     uint16_t mtu;
     bool link_up;
     /* Starts (or with NULL stops) delivery to `client` on `loop`. Set by the backend. */

@@ -1,13 +1,15 @@
 /*
- * Network "user": the program passt, started beside the VM, is the guest's router, DHCP and DNS server, and does the guest's
- * connections with ordinary sockets of its own: no root, no interface. Frames travel over a UNIX stream socket, each behind its
- * length in 4 big-endian bytes. The socket is connected before passt runs, so nobody waits for passt to come up: what the guest
- * sends early lies in the socket. passt ends when our end of it closes, however this process dies.
+ * Network "user": the program passt, started beside the VM, is the guest's router, DHCP and DNS server, and does the
+ * guest's connections with ordinary sockets of its own: no root, no interface. Frames travel over a UNIX stream socket,
+ * each behind its length in 4 big-endian bytes. The socket is connected before passt runs, so nobody waits for passt to
+ * come up: what the guest sends early lies in the socket. passt ends when our end of it closes, however this process
+ * dies.
  *
- * passt knows no checksum offload, but takes frames of up to 64 KiB: checksums that the guest leaves to us are done here, large TCP
- * segments pass as they are, and what passt sends is marked as checked, for it never left this host.
+ * passt knows no checksum offload, but takes frames of up to 64 KiB: checksums that the guest leaves to us are done
+ * here, large TCP segments pass as they are, and what passt sends is marked as checked, for it never left this host.
  *
- * Thread: send, recv and want_readable on the attached loop; passt's end and its messages are noticed on the loop of net_open().
+ * Thread: send, recv and want_readable on the attached loop; passt's end and its messages are noticed on the loop of
+ * net_open().
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -88,8 +90,8 @@ static int buffered(const struct passt *p)
 }
 
 /*
- * Sets what wakes us. Frames that wait in rx make the socket no longer readable: then more_fd, an eventfd that is always ready,
- * stands in for it.
+ * Sets what wakes us. Frames that wait in rx make the socket no longer readable: then more_fd, an eventfd that is
+ * always ready, stands in for it.
  */
 static void update_watch(struct passt *p)
 {
@@ -201,8 +203,9 @@ static int blocked(struct passt *p, bool on)
 }
 
 /*
- * Does the checksum that `hdr` asks for: copies the frame's head up to and with the checksum field into `head` and puts it there,
- * for guest memory is not ours to write. Length of the head, 0 when there is nothing to do, -EINVAL for nonsense.
+ * Does the checksum that `hdr` asks for: copies the frame's head up to and with the checksum field into `head` and puts
+ * it there, for guest memory is not ours to write. Length of the head, 0 when there is nothing to do, -EINVAL for
+ * nonsense.
  */
 static int complete_csum(const uint8_t *hdr, const struct iovec *iov, unsigned niov, size_t len, uint8_t *head)
 {
@@ -248,7 +251,8 @@ static int passt_send(struct net *net, unsigned q, const struct iovec *iov, unsi
         return (int)total;
     }
     struct iovec out[IOV_MAX_DIRECT] = {{head, LEN_SIZE + (size_t)nhead}};
-    unsigned nout = 1 + iov_slice(iov, niov, sizeof hdr + (size_t)nhead, len - (size_t)nhead, out + 1, IOV_MAX_DIRECT - 1);
+    unsigned nout =
+        1 + iov_slice(iov, niov, sizeof hdr + (size_t)nhead, len - (size_t)nhead, out + 1, IOV_MAX_DIRECT - 1);
     struct msghdr msg = {.msg_iov = out, .msg_iovlen = nout};
     ssize_t n;
     do

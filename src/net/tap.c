@@ -1,7 +1,7 @@
 /*
- * Network "tap": frames to and from a host interface (Linux Documentation/networking/tuntap), each behind the virtio header so that
- * checksum and segmentation work is left to the kernel. One descriptor for each queue pair. Frames go straight between the
- * descriptor and the guest's memory.
+ * Network "tap": frames to and from a host interface (Linux Documentation/networking/tuntap), each behind the virtio
+ * header so that checksum and segmentation work is left to the kernel. One descriptor for each queue pair. Frames go
+ * straight between the descriptor and the guest's memory.
  *
  * Thread: all on the attached loop, but net_open() and close().
  */
@@ -200,9 +200,10 @@ static int open_queue(const char *ifname, int *flags, struct err *err)
         break;
     case -EPERM:
     case -EACCES:
-        return err_set(err, code,
-                       "network 'tap=%s': the interface is not yours to use; as root: ip tuntap add %s mode tap user NAME",
-                       ifname, ifname);
+        return err_set(
+            err, code,
+            "network 'tap=%s': the interface is not yours to use; as root: ip tuntap add %s mode tap user NAME", ifname,
+            ifname);
     case -EBUSY:
         return err_set(err, code, "network 'tap=%s': another program uses the interface", ifname);
     case -EINVAL:
@@ -248,8 +249,8 @@ static int tap_open(const struct net_options *opt, struct loop *loop, struct net
     /* Opening would silently make an interface that nobody set up. */
     int mtu = query_mtu(ifname);
     if (mtu == -ENODEV)
-        return err_set(err, mtu, "network 'tap=%s': no such interface; as root: ip tuntap add %s mode tap user NAME", ifname,
-                       ifname);
+        return err_set(err, mtu, "network 'tap=%s': no such interface; as root: ip tuntap add %s mode tap user NAME",
+                       ifname, ifname);
     if (mtu < 0)
         return err_errno(err, mtu, "network 'tap=%s'", ifname);
 

@@ -4,7 +4,8 @@
 
 #include "base/bits.h"
 
-/* Sum of 16-bit big-endian words, folded to 16 bits. The byte order cancels out of a ones' complement sum, so words are summed as they lie. */
+/* Sum of 16-bit big-endian words, folded to 16 bits. The byte order cancels out of a ones' complement sum, so words are
+ * summed as they lie. */
 static uint32_t sum_bytes(const uint8_t *p, size_t len)
 {
     uint64_t a = 0, b = 0;

@@ -1,5 +1,6 @@
 /*
- * struct virtio_net_hdr, version 1 (virtio 1.2, 5.1.6): offsets of its little-endian fields, and the checksum work it asks for.
+ * struct virtio_net_hdr, version 1 (virtio 1.2, 5.1.6): offsets of its little-endian fields, and the checksum work it
+ * asks for.
  */
 #ifndef LODGE_NET_VNET_H
 #define LODGE_NET_VNET_H
@@ -18,7 +19,14 @@ enum {
     VNET_NUM_BUFFERS = 10,
 };
 enum { VNET_F_NEEDS_CSUM = 1, VNET_F_DATA_VALID = 2 };
-enum { VNET_GSO_NONE = 0, VNET_GSO_TCPV4 = 1, VNET_GSO_UDP = 3, VNET_GSO_TCPV6 = 4, VNET_GSO_UDP_L4 = 5, VNET_GSO_ECN = 0x80 };
+enum {
+    VNET_GSO_NONE = 0,
+    VNET_GSO_TCPV4 = 1,
+    VNET_GSO_UDP = 3,
+    VNET_GSO_TCPV6 = 4,
+    VNET_GSO_UDP_L4 = 5,
+    VNET_GSO_ECN = 0x80
+};
 
 /* Internet checksum (RFC 1071), not yet complemented, of the bytes of the list from `off` to its end. */
 uint16_t vnet_sum(const struct iovec *iov, unsigned niov, size_t off);
