@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "cpu/engine.h"
 
@@ -86,19 +87,31 @@ struct soft_cpu {
     struct soft_engine *soft;
 
     /* ---- hot: registers ---- */
-    uint64_t gpr[16];
-    uint64_t rip; /* of the instruction being executed, or the next one between instructions */
-    /* Flags: status flags lazily (flags.h), the others in rflags_rest. */
+    union {
+        struct {
+            uint64_t gpr[16];
+            uint64_t rip;  /* of the instruction being executed, or the next one between instructions */
+            uint64_t zero; /* always 0 */
+        };
+        uint64_t reg[18]; /* the same by number: address computation takes INSN_RIP and INSN_NOREG from here */
+    };
+    /* Flags: the six status flags in cc (flags.h), the others in rflags_rest. */
     uint64_t rflags_rest; /* all bits of RFLAGS but the six status flags; bit 1 always set */
-    uint64_t cc_dst, cc_src, cc_aux;
-    uint32_t cc_op;
+    uint16_t cc; /* status flags as the host's LAHF and SETO gave them: flags.h */
     uint32_t mode; /* MODE_*; soft_mode_changed() recomputes it */
     uint8_t cpl;
     bool int_shadow;  /* no interrupt before the next instruction is done (STI, MOV SS) */
     bool slow_step;   /* TF, hardware breakpoints or a shadow: run one instruction at a time with checks */
     bool halted;
     bool code_changed; /* a store hit a page with code: the current block may be stale */
+    bool irq_waits;    /* the APIC has an interrupt, IF is 0: flags_write() looks again */
     _Atomic uint32_t pending;
+    _Atomic bool sleeping; /* in HLT, waiting for `pending` */
+    /*
+     * Changes whenever a linear address may fetch from another physical address than before: CR3, INVLPG, any flush, paging mode.
+     * mmu.c adds 1; the block cache's jump cache is valid for one epoch.
+     */
+    uint64_t code_epoch;
 
     /* ---- system ---- */
     struct soft_seg seg[SEG_COUNT], ldt, tr;
@@ -126,6 +139,15 @@ struct soft_cpu {
     struct soft_blocks *blocks;
     struct soft_vec vec;
     uint64_t kicks;
+    timer_t timer; /* of the vCPU's thread, made by the first vcpu_run */
+    bool timer_made;
+    uint64_t timer_ns; /* guest time armed, 0: none */
+    /* Pages that became code on another vCPU, to be write-protected here (PEND_TLB). */
+    struct {
+        pthread_mutex_t lock;
+        unsigned n;
+        gpa_t page[32];
+    } wprotect;
 };
 
 struct soft_engine {
@@ -133,6 +155,7 @@ struct soft_engine {
     struct soft_cpu **cpu; /* cfg.cpus of them */
     struct cpuid_table cpuid;
     _Atomic uint32_t *page_gen; /* one per RAM page: changes when the page's code was written */
+    _Atomic uint64_t *code_lines; /* one per RAM page: which of its 64-byte lines hold decoded code */
     pthread_mutex_t split_lock; /* locked accesses that are not one host access (page crossing, MMIO) */
     struct vec_cache *vec_cache; /* generated stubs for vector instructions, shared by all vCPUs */
     double tsc_per_ns;
@@ -146,6 +169,12 @@ static inline struct soft_cpu *soft_cpu_of(struct vcpu *v)
 
 /* Sets pending bits and wakes the vCPU from HLT. Any thread, async-signal-safe. run.c */
 void pending_set(struct soft_cpu *c, uint32_t bits);
+
+/*
+ * The guest is about to write, or wrote, [gpa, gpa + len) within a page flagged MEM_PAGE_CODE: drops the code there, and ends the current
+ * block after this instruction. Afterwards the page may have lost its flag (then it holds no code any more). blocks.c
+ */
+void soft_code_written(struct soft_cpu *c, gpa_t gpa, uint64_t len);
 
 /* Recomputes mode, cpl-dependent MMU selection and slow_step after CS, SS, CR0, EFER, RFLAGS.VM/TF or DR7 changed. seg.c */
 void soft_mode_changed(struct soft_cpu *c);

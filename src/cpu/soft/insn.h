@@ -23,11 +23,13 @@ enum {
     INSN_F_LOCK = 2,
     INSN_F_REP = 4,
     INSN_F_REPNE = 8,
-    INSN_F_RIPREL = 16, /* address is relative to the next instruction's RIP (disp) */
+    INSN_F_RIPREL = 16, /* base is INSN_RIP and disp counts from this instruction's own RIP */
     INSN_F_STACK_SEG = 32,
 };
 
-#define INSN_NOREG 0xff
+/* Numbers for base and index beside the sixteen registers; both lie behind gpr[] in soft_cpu.reg. */
+#define INSN_RIP 16
+#define INSN_NOREG 17
 /* Byte registers AH, CH, DH, BH (no REX) are numbers 16..19: byte 1 of RAX, RCX, RDX, RBX. */
 #define INSN_HIGH8 16
 
@@ -42,7 +44,7 @@ struct insn {
     uint8_t base, index, scale, seg; /* memory operand; scale 1, 2, 4, 8; seg: ES..GS after prefixes and defaults */
     uint8_t opcode;    /* last opcode byte */
     uint8_t aux;       /* handler's own: condition code, shift kind, VEX.vvvv, … */
-    int32_t disp;      /* displacement, sign-extended */
+    int64_t disp;      /* displacement, sign-extended */
     uint64_t imm;      /* immediate, sign-extended as the instruction says; relative branches: displacement */
     const void *priv;  /* handler's own: a vector stub, a next block */
 };
@@ -50,13 +52,7 @@ struct insn {
 /* Linear or effective parts of the memory operand, before the segment: truncated to the address size. */
 static inline uint64_t insn_ea(const struct soft_cpu *c, const struct insn *i)
 {
-    uint64_t ea = (int64_t)i->disp;
-    if (i->flags & INSN_F_RIPREL)
-        ea += c->rip + i->len;
-    if (i->base != INSN_NOREG)
-        ea += c->gpr[i->base];
-    if (i->index != INSN_NOREG)
-        ea += c->gpr[i->index] * i->scale;
+    uint64_t ea = i->disp + c->reg[i->base] + c->reg[i->index] * i->scale;
     return i->addrsize == 8 ? ea : i->addrsize == 4 ? (uint32_t)ea : (uint16_t)ea;
 }
 
