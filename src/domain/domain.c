@@ -191,16 +191,17 @@ void domain_free(struct domain *d)
         return -1;                                                                                                     \
     }
 
-WORDS(engine, enum domain_engine, [DOMAIN_ENGINE_AUTO] = "auto", [DOMAIN_ENGINE_KVM] = "kvm",
-      [DOMAIN_ENGINE_SOFT] = "soft")
+WORDS(engine,
+      enum domain_engine, [DOMAIN_ENGINE_AUTO] = "auto", [DOMAIN_ENGINE_KVM] = "kvm", [DOMAIN_ENGINE_SOFT] = "soft")
 WORDS(action, enum domain_action, [DOMAIN_ACTION_DESTROY] = "destroy", [DOMAIN_ACTION_RESTART] = "restart",
       [DOMAIN_ACTION_PRESERVE] = "preserve", [DOMAIN_ACTION_RENAME_RESTART] = "rename-restart",
       [DOMAIN_ACTION_COREDUMP_DESTROY] = "coredump-destroy", [DOMAIN_ACTION_COREDUMP_RESTART] = "coredump-restart")
 WORDS(cache, enum domain_disk_cache, [DOMAIN_CACHE_DEFAULT] = "default", [DOMAIN_CACHE_NONE] = "none",
       [DOMAIN_CACHE_WRITETHROUGH] = "writethrough", [DOMAIN_CACHE_WRITEBACK] = "writeback",
       [DOMAIN_CACHE_DIRECTSYNC] = "directsync", [DOMAIN_CACHE_UNSAFE] = "unsafe")
-WORDS(io, enum domain_disk_io, [DOMAIN_IO_THREADS] = "threads", [DOMAIN_IO_NATIVE] = "native",
-      [DOMAIN_IO_URING] = "io_uring")
+WORDS(
+    io,
+    enum domain_disk_io, [DOMAIN_IO_THREADS] = "threads", [DOMAIN_IO_NATIVE] = "native", [DOMAIN_IO_URING] = "io_uring")
 WORDS(bus, enum domain_bus, [DOMAIN_BUS_VIRTIO] = "virtio", [DOMAIN_BUS_SATA] = "sata", [DOMAIN_BUS_SCSI] = "scsi",
       [DOMAIN_BUS_USB] = "usb", [DOMAIN_BUS_IDE] = "ide", [DOMAIN_BUS_FDC] = "fdc")
 WORDS(chardev, enum domain_chardev_type, [DOMAIN_CHARDEV_NULL] = "null", [DOMAIN_CHARDEV_PTY] = "pty",

@@ -1,7 +1,8 @@
 /*
- * A guest's description: libvirt's domain XML as plain data. It is the one description of a guest: command line options become
- * one, lodge-vm reads one. Four steps, each in a file of its own: parse (text -> struct), defaults (fill in what was left out),
- * check (is it something we can run), format (struct -> text). No step prints, opens devices or keeps state.
+ * A guest's description: libvirt's domain XML as plain data. It is the one description of a guest: command line options
+ * become one, lodge-vm reads one. Four steps, each in a file of its own: parse (text -> struct), defaults (fill in what
+ * was left out), check (is it something we can run), format (struct -> text). No step prints, opens devices or keeps
+ * state.
  *
  * Strings are owned by the struct and NULL when absent. What the struct has no field for is kept as it stood (struct
  * domain_unknown), written back by domain_format() and reported by domain_each_unknown().
@@ -19,7 +20,8 @@
 
 struct xml_node;
 
-/* <domain type>: kvm; qemu (as libvirt calls execution in software) is our soft engine; auto is <lodge:engine name='auto'/>. */
+/* <domain type>: kvm; qemu (as libvirt calls execution in software) is our soft engine; auto is <lodge:engine
+ * name='auto'/>. */
 enum domain_engine { DOMAIN_ENGINE_NONE, DOMAIN_ENGINE_AUTO, DOMAIN_ENGINE_KVM, DOMAIN_ENGINE_SOFT };
 
 /* The board, from <os><type machine>: 'q35' and 'pc-q35-*' are q35, 'micro' and 'microvm' are micro. */
@@ -37,11 +39,12 @@ enum domain_action {
 
 enum domain_tristate { DOMAIN_DEFAULT, DOMAIN_ON, DOMAIN_OFF };
 
-/* XML that has no field: attributes and elements, each with the path of its parent relative to the owner ("" or "driver"). */
+/* XML that has no field: attributes and elements, each with the path of its parent relative to the owner ("" or
+ * "driver"). */
 struct domain_unknown_item {
     char *path;
-    char *attr, *value;     /* an attribute, or */
-    struct xml_node *node;  /* an element */
+    char *attr, *value;    /* an attribute, or */
+    struct xml_node *node; /* an element */
     int line;
 };
 struct domain_unknown {
@@ -111,8 +114,15 @@ enum domain_disk_cache {
     DOMAIN_CACHE_UNSAFE,
 };
 enum domain_disk_io { DOMAIN_IO_DEFAULT, DOMAIN_IO_THREADS, DOMAIN_IO_NATIVE, DOMAIN_IO_URING };
-enum domain_bus { DOMAIN_BUS_NONE, DOMAIN_BUS_VIRTIO, DOMAIN_BUS_SATA, DOMAIN_BUS_SCSI, DOMAIN_BUS_USB, DOMAIN_BUS_IDE,
-                  DOMAIN_BUS_FDC };
+enum domain_bus {
+    DOMAIN_BUS_NONE,
+    DOMAIN_BUS_VIRTIO,
+    DOMAIN_BUS_SATA,
+    DOMAIN_BUS_SCSI,
+    DOMAIN_BUS_USB,
+    DOMAIN_BUS_IDE,
+    DOMAIN_BUS_FDC
+};
 
 struct domain_disk {
     enum domain_disk_type type;
@@ -153,22 +163,22 @@ struct domain_port_forward {
 
 struct domain_interface {
     enum domain_net_type type;
-    char *type_name;    /* as written */
+    char *type_name; /* as written */
     bool has_mac;
     uint8_t mac[6];
-    char *backend;      /* <backend type>: "passt" */
-    char *backend_log;  /* <backend logFile> */
-    char *source;       /* network or bridge, by type */
-    char *source_dev;   /* <source dev> of type user: host interface that passt takes its addresses from */
-    char *target;       /* tap device */
+    char *backend;     /* <backend type>: "passt" */
+    char *backend_log; /* <backend logFile> */
+    char *source;      /* network or bridge, by type */
+    char *source_dev;  /* <source dev> of type user: host interface that passt takes its addresses from */
+    char *target;      /* tap device */
     enum domain_tristate target_managed; /* <target managed='no'>: the tap is there already */
     enum domain_nic_model model;
     char *model_name;
     char *driver_name;
-    unsigned queues;    /* 0: one pair */
+    unsigned queues; /* 0: one pair */
     struct domain_port_forward *forwards;
     unsigned n_forwards;
-    unsigned mtu;       /* 0: default */
+    unsigned mtu; /* 0: default */
     enum domain_tristate link_up;
     unsigned boot_order;
     struct domain_unknown unknown;
@@ -260,10 +270,10 @@ struct domain {
     bool has_uuid;
     uint8_t uuid[16];
     char *title, *description;
-    uint64_t memory;         /* bytes */
-    uint64_t current_memory; /* bytes, 0: same */
+    uint64_t memory;               /* bytes */
+    uint64_t current_memory;       /* bytes, 0: same */
     unsigned vcpus, vcpus_current; /* at most; at start (0: same) */
-    unsigned iothreads;      /* I/O threads 1…iothreads */
+    unsigned iothreads;            /* I/O threads 1…iothreads */
 
     struct domain_os os;
     struct domain_cpu cpu;
@@ -301,8 +311,8 @@ struct domain *domain_new(void);
 void domain_free(struct domain *d);
 
 /*
- * Parses a document. `name` (the file's name) stands in front of messages: "guest.xml:14: …". Only what the document says is in
- * *ret; the caller goes on with domain_defaults() and domain_check(), and frees it.
+ * Parses a document. `name` (the file's name) stands in front of messages: "guest.xml:14: …". Only what the document
+ * says is in *ret; the caller goes on with domain_defaults() and domain_check(), and frees it.
  */
 int domain_parse(const char *xml, size_t len, const char *name, struct domain **ret, struct err *err);
 int domain_parse_file(const char *path, struct domain **ret, struct err *err);
@@ -318,7 +328,8 @@ int domain_check(const struct domain *d, const char *name, struct err *err);
 /* The document as libvirt would write it; the caller frees it. */
 char *domain_format(const struct domain *d);
 
-/* Calls fn for each attribute ("@name") and element that is kept but has no effect; `path` as in "devices/disk/driver/@discard". */
+/* Calls fn for each attribute ("@name") and element that is kept but has no effect; `path` as in
+ * "devices/disk/driver/@discard". */
 void domain_each_unknown(const struct domain *d, void (*fn)(void *opaque, int line, const char *path), void *opaque);
 
 /* Appends a zeroed member to one of the arrays above: struct domain_disk *k = DOMAIN_ADD(d, disks); */

@@ -359,8 +359,8 @@ int xml_parse(const char *buf, size_t len, const char *name, struct xml_node **r
         code = -EINVAL;
         if (!r->failed) {
             enum XML_Error e = XML_GetErrorCode(r->parser);
-            if (e == XML_ERROR_NO_ELEMENTS)
-                err_set(err, code, "%s: not XML: %s", name, len ? "no element found" : "the file is empty");
+            if (!len)
+                err_set(err, code, "%s: not XML: the file is empty", name);
             else
                 err_set(err, code, "%s:%d: not well-formed XML: %s", name, line_of(r), XML_ErrorString(e));
         }

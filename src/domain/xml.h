@@ -1,7 +1,8 @@
 /*
- * XML documents as a small tree: elements with attributes, text, children and the line they stood on. Read with expat, written
- * as libvirt writes (two blanks a level, single quotes). Everything about a document's meaning is elsewhere (parse.c, format.c).
- * Documents are hostile input: size, depth and number of nodes are limited, entity declarations are refused.
+ * XML documents as a small tree: elements with attributes, text, children and the line they stood on. Read with expat,
+ * written as libvirt writes (two blanks a level, single quotes). Everything about a document's meaning is elsewhere
+ * (parse.c, format.c). Documents are hostile input: size, depth and number of nodes are limited, entity declarations
+ * are refused.
  */
 #ifndef LODGE_DOMAIN_XML_H
 #define LODGE_DOMAIN_XML_H
@@ -19,6 +20,7 @@ struct xml_attr {
     struct xml_attr *next;
     char *name; /* as written, with its prefix */
     char *value;
+    bool used; /* for the caller: it has understood this */
 };
 
 struct xml_node {
@@ -26,7 +28,8 @@ struct xml_node {
     char *name; /* as written, with its prefix */
     char *text; /* the character data directly inside, blanks at both ends removed; NULL when there is none */
     struct xml_attr *attrs, *attrs_last;
-    int line; /* 0 when made by xml_node_new() */
+    int line;  /* 0 when made by xml_node_new() */
+    bool used; /* for the caller: it has understood this */
 };
 
 /* Parses `len` bytes; `name` (a file name) stands in front of messages, as "name:line: …". The caller frees *ret. */

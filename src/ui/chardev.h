@@ -1,12 +1,12 @@
 /*
- * Character devices: where the bytes of a serial port or console go. The device (16550, virtio-console) is the front end; a
- * backend (terminal, file, socket, pty; see chardevs.c) is behind this interface. Everything is called on the thread of the
- * loop the chardev was made with, except chardev_write(), which any thread may call.
+ * Character devices: where the bytes of a serial port or console go. The device (16550, virtio-console) is the front
+ * end; a backend (terminal, file, socket, pty; see chardevs.c) is behind this interface. Everything is called on the
+ * thread of the loop the chardev was made with, except chardev_write(), which any thread may call.
  *
- * From guest to host: chardev_write() takes what fits and never waits. When it took less than all, the front end's writable() is
- * called once there is room again. A backend with nobody on the other side takes everything and drops it.
- * From host to guest: the backend asks can_receive() how many bytes the front end has room for and calls receive() with at most
- * that many; a front end that answered 0 calls chardev_accept_input() when it has room again.
+ * From guest to host: chardev_write() takes what fits and never waits. When it took less than all, the front end's
+ * writable() is called once there is room again. A backend with nobody on the other side takes everything and drops it.
+ * From host to guest: the backend asks can_receive() how many bytes the front end has room for and calls receive() with
+ * at most that many; a front end that answered 0 calls chardev_accept_input() when it has room again.
  */
 #ifndef LODGE_UI_CHARDEV_H
 #define LODGE_UI_CHARDEV_H
