@@ -40,9 +40,19 @@ struct cpuid_caps {
     uint32_t f80000007_edx, f80000008_ebx;
     uint64_t xcr0; /* XSAVE components */
     unsigned phys_bits;
+    bool host_identity; /* "host" and "max" show the host's vendor, family and model; else a neutral CPU of our own */
 };
 
-/* Builds the table. -EINVAL with the model's or feature's name when unknown. `tsc_khz` for leaves 15h/16h/40000010h (0: leave out). */
+/*
+ * The core crystal clock that leaf 15h names. The local APIC timer of a guest must count at this rate (before its divider): that is
+ * what guests conclude from the leaf (SDM 3A, 11.5.4), and what KVM's APIC does.
+ */
+#define CPUID_CRYSTAL_HZ 1000000000u
+
+/*
+ * Builds the table. -EINVAL with the model's or feature's name when unknown, -ENOTSUP when a "+feature" is not in `caps`.
+ * `tsc_khz` for leaves 15h/16h/40000010h (0: leave out).
+ */
 int cpuid_build(const struct cpu_model_options *opt, const struct cpuid_caps *caps, uint32_t tsc_khz, struct cpuid_table *ret,
                 struct err *err);
 
