@@ -5,8 +5,10 @@
  *
  * From guest to host: chardev_write() takes what fits and never waits. When it took less than all, the front end's
  * writable() is called once there is room again. A backend with nobody on the other side takes everything and drops it.
- * From host to guest: the backend asks can_receive() how many bytes the front end has room for and calls receive() with
- * at most that many; a front end that answered 0 calls chardev_accept_input() when it has room again.
+ * A front end starts out with nobody on the other side and is told CHARDEV_OPENED, soon after it was connected where
+ * that is always so (a file, a terminal). From host to guest: the backend asks can_receive() how many bytes the front
+ * end has room for and calls receive() with at most that many; a front end that answered 0 calls chardev_accept_input()
+ * when it has room again.
  */
 #ifndef LODGE_UI_CHARDEV_H
 #define LODGE_UI_CHARDEV_H
@@ -47,6 +49,7 @@ struct chardev {
     const struct chardev_ops *ops;
     const struct chardev_frontend *frontend; /* NULL: input waits */
     void *opaque;
+    const char *path; /* pty: the name of the other end; owned by the backend */
 };
 
 /* Bytes taken, at most `len`. Never blocks. Any thread. */
@@ -93,6 +96,9 @@ struct chardev_options {
 int chardev_open(struct loop *loop, const struct chardev_options *o, struct chardev **ret, struct err *err);
 
 /* pty: the name of the other end ("/dev/pts/3"), for everything else NULL. */
-const char *chardev_path(const struct chardev *c);
+static inline const char *chardev_path(const struct chardev *c)
+{
+    return c->path;
+}
 
 #endif

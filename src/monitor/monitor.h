@@ -1,0 +1,88 @@
+/*
+ * The monitor: a server of QMP's JSON dialect on a UNIX socket, for several clients at once. It runs on the main loop
+ * and knows the machine only through struct monitor_vm. Commands are listed in commands.def; clients are hostile: what
+ * they send and what they leave unread is bounded.
+ */
+#ifndef LODGE_MONITOR_MONITOR_H
+#define LODGE_MONITOR_MONITOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+
+struct loop;
+struct monitor;
+
+/* QMP's RunState, as far as we have them. */
+enum monitor_status {
+    MONITOR_PRELAUNCH, /* made, not started yet */
+    MONITOR_RUNNING,
+    MONITOR_PAUSED,
+    MONITOR_SHUTDOWN, /* the guest has powered off */
+    MONITOR_PANICKED,
+    MONITOR_IO_ERROR,
+    MONITOR_INTERNAL_ERROR,
+};
+
+struct monitor_cpu {
+    unsigned index;
+    pid_t thread_id;
+    bool halted;
+};
+
+struct monitor_disk {
+    char device[40]; /* "vda" */
+    char qdev[80];   /* path of the device: "/machine/vda" */
+    char file[1024];
+    char format[16];
+    bool readonly, removable, io_error;
+    uint64_t size; /* bytes */
+};
+
+/*
+ * What the machine offers; called on the main loop's thread. Every member must be there, except balloon_* (NULL: the
+ * guest has no balloon). Functions that can fail return 0 or -errno with a message; strings that are returned belong to
+ * the caller.
+ */
+struct monitor_vm_ops {
+    enum monitor_status (*status)(void *opaque);
+    const char *(*engine)(void *opaque); /* "kvm", "soft" */
+    int (*stop)(void *opaque, struct err *err);
+    int (*cont)(void *opaque, struct err *err);
+    int (*powerdown)(void *opaque, struct err *err); /* presses the power button */
+    int (*reset)(void *opaque, struct err *err);
+    void (*quit)(void *opaque); /* ends the process soon, after the reply has gone out */
+    unsigned (*cpus)(void *opaque, struct monitor_cpu *ret_cpus, unsigned max);
+    unsigned (*disks)(void *opaque, struct monitor_disk *ret_disks, unsigned max);
+    int (*balloon_set)(void *opaque, uint64_t bytes, struct err *err); /* memory the guest shall have */
+    int (*balloon_get)(void *opaque, uint64_t *ret_bytes, struct err *err);
+    char *(*registers)(void *opaque, unsigned cpu, struct err *err); /* text; NULL: error */
+    /* Guest memory as `cpu` sees it, or physical. */
+    int (*memory)(void *opaque, unsigned cpu, bool physical, uint64_t addr, void *buf, size_t len, struct err *err);
+    char *(*pci)(void *opaque); /* text */
+};
+
+struct monitor_vm {
+    const struct monitor_vm_ops *ops;
+    void *opaque;
+    const char *name;  /* of the guest */
+    const char *uuid;  /* "…-…", may be NULL */
+    uint64_t ram_size; /* bytes */
+};
+
+/* Listens at `path`. `vm` is copied. */
+int monitor_new(struct loop *loop, const char *path, const struct monitor_vm *vm, struct monitor **ret,
+                struct err *err);
+/* NULL-safe. What clients have not read is tried once more; then they are gone, and the socket's file too. */
+void monitor_free(struct monitor *m);
+
+/*
+ * Tells every client that something happened: "STOP", "SHUTDOWN" … `data` is a JSON object as text, or NULL. On the
+ * loop's thread; `m` may be NULL.
+ */
+void monitor_event(struct monitor *m, const char *name, const char *data);
+
+#endif
