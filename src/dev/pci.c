@@ -32,6 +32,11 @@ void pci_bus_free(struct pci_bus *bus)
     free(bus);
 }
 
+struct bus *pci_bus_mmio(struct pci_bus *bus)
+{
+    return bus->mmio;
+}
+
 /* ---- BARs ---- */
 
 static uint16_t command(const struct pci_dev *d)
@@ -464,3 +469,10 @@ static const struct state_field fields[] = {
 };
 
 const struct state_desc pci_dev_state = {"pci", 1, 1, fields, NULL, post_load};
+
+static const struct state_field bus_fields[] = {
+    STATE_U(struct pci_bus, cf8),
+    STATE_END,
+};
+
+const struct state_desc pci_bus_state = {"pci-bus", 1, 1, bus_fields, NULL, NULL};

@@ -63,6 +63,8 @@ struct pci_dev {
 /* A root bus. `pio`, `mmio`: where BARs are mapped. `intx(n)`, n 0..3: the four swizzled lines PIRQA..D. */
 struct pci_bus *pci_bus_new(struct bus *pio, struct bus *mmio, const struct msi_sink *msi, const struct irq intx[4]);
 void pci_bus_free(struct pci_bus *bus);
+/* The memory bus that BARs are mapped on. */
+struct bus *pci_bus_mmio(struct pci_bus *bus);
 
 /* Puts an initialised device at `devfn` (-1: next free slot). The bus does not own it. -EEXIST, -ENOSPC. */
 int pci_dev_add(struct pci_dev *d, struct pci_bus *bus, int devfn, const struct pci_info *info, struct err *err);
@@ -103,5 +105,7 @@ void pci_assign(struct pci_bus *bus, uint64_t mem_base, uint64_t mem_end, uint16
 void pci_walk(struct pci_bus *bus, void (*fn)(void *opaque, struct pci_dev *d), void *opaque);
 /* Config space and MSI-X of a struct pci_dev; saved beside the device's own state. Loading maps its BARs again. */
 extern const struct state_desc pci_dev_state;
+/* The root bus's own: the address register at 0xcf8. The object is the struct pci_bus. */
+extern const struct state_desc pci_bus_state;
 
 #endif

@@ -67,7 +67,6 @@ struct pci_bus {
     struct pci_dev *slot[256];
     bool any_blocked;
     uint32_t cf8;
-    uint64_t ecam_base; /* 0: not mapped */
 };
 
 void pci_intx_update(struct pci_dev *d);
