@@ -1,9 +1,9 @@
 /*
- * A guest-visible disk's interface: what devices see. Formats and protocols (block/drivers.c) stand behind it. `block` knows nothing
- * of guests; devices use only the inline calls below and struct blk_req.
+ * A guest-visible disk's interface: what devices see. Formats and protocols (block/drivers.c) stand behind it. `block`
+ * knows nothing of guests; devices use only the inline calls below and struct blk_req.
  *
- * A queue belongs to one loop (thread). A request completes exactly once, on that loop's thread, possibly inside blk_submit() or
- * blk_kick(); or on the thread that calls blk_drain().
+ * A queue belongs to one loop (thread). A request completes exactly once, on that loop's thread, possibly inside
+ * blk_submit() or blk_kick(); or on the thread that calls blk_drain().
  */
 #ifndef LODGE_BLOCK_BLOCK_H
 #define LODGE_BLOCK_BLOCK_H
@@ -18,8 +18,8 @@
 enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_WRITE_ZEROES };
 
 enum {
-    BLK_REQ_FUA = 1,    /* durable before it completes */
-    BLK_REQ_UNMAP = 2,  /* write zeroes may deallocate */
+    BLK_REQ_FUA = 1,   /* durable before it completes */
+    BLK_REQ_UNMAP = 2, /* write zeroes may deallocate */
 };
 
 struct blk_req {
@@ -27,7 +27,7 @@ struct blk_req {
     unsigned flags;
     uint64_t offset; /* bytes */
     uint64_t len;    /* bytes; for reads and writes the sum of iov */
-    struct iovec *iov;
+    const struct iovec *iov;
     unsigned niov;
     void (*done)(struct blk_req *req, int ret); /* 0 or -errno */
     void *opaque;
@@ -44,8 +44,8 @@ struct blk_ops {
     /* Hands over what submit() gathered; a device calls it once after a batch. */
     void (*kick)(struct blk_queue *q);
     /*
-     * Returns when every request submitted so far has completed. Any thread, while nobody submits; it may run the completions
-     * itself, so the caller holds no lock that they take.
+     * Returns when every request submitted so far has completed. Any thread, while nobody submits; it may run the
+     * completions itself, so the caller holds no lock that they take.
      */
     void (*drain)(struct blk_queue *q);
     void (*close)(struct blk *blk);
@@ -64,17 +64,23 @@ struct blk {
 struct blk_queue {
     struct blk *blk;
     struct loop *loop;
+    /* Optional, set by the user: called after one or more requests have completed together (one interrupt for them
+     * all). */
+    void (*batch_done)(void *opaque);
+    void *opaque;
 };
 
 struct blk_options {
     const char *path;
     const char *format; /* "raw"; NULL: probe */
     bool read_only;
-    bool direct; /* O_DIRECT */
-    bool no_flush;
+    bool direct;   /* O_DIRECT */
+    bool no_flush; /* flushes do nothing: for what can be lost */
+    bool no_uring; /* plain system calls, as on hosts that forbid io_uring */
 };
 
-/* Opens an image and locks it (a file that another process writes is refused: -EBUSY). The drivers stand in block/drivers.c. */
+/* Opens an image and locks it (a file that another process writes is refused: -EBUSY). The drivers stand in
+ * block/drivers.c. */
 int blk_open(const struct blk_options *opt, struct blk **ret, struct err *err);
 
 static inline void blk_close(struct blk *blk)

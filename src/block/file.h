@@ -1,0 +1,34 @@
+/*
+ * A regular file or block device that holds an image: opened, locked, its limits found out; and the queue that does I/O
+ * on it. With direct I/O, what is not aligned as the kernel wants it goes through a second, buffered descriptor of the
+ * same file.
+ */
+#ifndef LODGE_BLOCK_FILE_H
+#define LODGE_BLOCK_FILE_H
+
+#include "block/block.h"
+
+struct file {
+    int fd;      /* locked; O_DIRECT if asked for */
+    int slow_fd; /* buffered; the same as fd without O_DIRECT */
+    bool block_device, read_only, no_flush, no_uring;
+    uint64_t size;                        /* bytes, as found when it was opened */
+    uint32_t block_size;                  /* smallest unit of the device; 512 for files */
+    uint32_t physical_size;               /* preferred */
+    uint32_t mem_align, offset_align;     /* of direct I/O; 1 without */
+    _Atomic bool no_zero_range, no_punch; /* the file system said so */
+};
+
+int file_open(const struct blk_options *opt, struct file **ret, struct err *err);
+void file_close(struct file *file); /* NULL-safe */
+/* Reads up to `len` bytes from the start; the number read, or -errno. */
+int file_head(struct file *file, void *buf, size_t len);
+
+/* The queue operations of struct blk_ops, for a blk whose bytes are the file's. */
+struct blk_queue *file_queue_new(struct blk *blk, struct file *file, struct loop *loop, struct err *err);
+void file_queue_free(struct blk_queue *q);
+void file_queue_submit(struct blk_queue *q, struct blk_req *req);
+void file_queue_kick(struct blk_queue *q);
+void file_queue_drain(struct blk_queue *q);
+
+#endif
