@@ -38,6 +38,11 @@ struct net_ops {
      * will be called. What does not fit is cut off and -EMSGSIZE returned.
      */
     int (*recv)(struct net *net, unsigned q, const struct iovec *iov, unsigned niov);
+    /*
+     * Optional: length of what recv would give next (vnet header included), or -EAGAIN as recv. A NIC then need not
+     * look for more room than that.
+     */
+    int (*peek)(struct net *net, unsigned q);
     /* What the guest's driver accepts to receive (NET_OFFLOAD_*). */
     void (*set_offload)(struct net *net, unsigned offload);
     int (*set_queues)(struct net *net, unsigned active);

@@ -147,12 +147,12 @@ static int fill(struct passt *p)
     return -ENETDOWN;
 }
 
-static int passt_recv(struct net *net, unsigned q, const struct iovec *iov, unsigned niov)
+/* Length of the frame at the head of rx, read from the socket if need be, or -EAGAIN. */
+static int next_frame(struct passt *p)
 {
-    struct passt *p = passt_of(net);
-    if (!net->link_up)
-        return -EAGAIN;
     int len;
+    if (!p->net.link_up)
+        return -EAGAIN;
     while ((len = buffered(p)) == 0) {
         int code = fill(p);
         if (code == -EAGAIN) {
@@ -165,10 +165,25 @@ static int passt_recv(struct net *net, unsigned q, const struct iovec *iov, unsi
         }
     }
     if (len < 0) {
-        log_error("network 'user': passt sent a frame of impossible length, link is down");
+        log_error("network 'user': passt sent a frame of impossible length; the guest has no network now");
         link_down(p);
         return -EAGAIN;
     }
+    return len;
+}
+
+static int passt_peek(struct net *net, unsigned q)
+{
+    int len = next_frame(passt_of(net));
+    return len < 0 ? len : len + NET_VNET_HDR_LEN;
+}
+
+static int passt_recv(struct net *net, unsigned q, const struct iovec *iov, unsigned niov)
+{
+    struct passt *p = passt_of(net);
+    int len = next_frame(p);
+    if (len < 0)
+        return len;
     uint8_t hdr[NET_VNET_HDR_LEN] = {[VNET_FLAGS] = p->csum ? VNET_F_DATA_VALID : 0, [VNET_NUM_BUFFERS] = 1};
     size_t done = iov_write(iov, niov, 0, hdr, sizeof hdr);
     done += iov_write(iov, niov, sizeof hdr, p->rx + p->rx_pos + LEN_SIZE, (size_t)len);
@@ -504,6 +519,7 @@ static int start(struct passt *p, int child_fd, const struct net_options *opt, s
 static const struct net_ops passt_ops = {
     .send = passt_send,
     .recv = passt_recv,
+    .peek = passt_peek,
     .set_offload = passt_set_offload,
     .set_queues = passt_set_queues,
     .close = passt_close,
