@@ -11,5 +11,11 @@ const struct device_type *const device_types[] = {
     &virtio_blk_type,
     &virtio_mmio_type,
     &virtio_pci_type,
+#include "dev/virtio/console.h"
+#include "dev/virtio/net.h"
+#include "dev/virtio/rng.h"
+
+const struct device_type *const device_types[] = {
+    &virtio_net_type, &virtio_console_type, &virtio_rng_type,
     NULL,
 };

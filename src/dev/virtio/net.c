@@ -330,8 +330,12 @@ static int post_load(void *obj, uint32_t version, struct err *err)
         return err_set(err, -EINVAL, "%s: %u queue pairs are in use, there are %u", n->virtio.dev.id, pairs, n->npairs);
     if (n->nuni + n->nmulti > NET_MACS_MAX)
         return err_set(err, -EINVAL, "%s: address table is too long", n->virtio.dev.id);
+    /* driver_ok turns on all offloads the driver knows; it may have chosen fewer since. */
+    uint64_t offloads = n->offloads & n->virtio.guest_features;
+    int code = virtio_post_load(obj, version, err);
+    n->offloads = offloads;
     atomic_store(&n->dirty, true);
-    return virtio_post_load(obj, version, err);
+    return code;
 }
 
 static const struct state_field net_fields[] = {
