@@ -1,0 +1,145 @@
+/* Completion scripts for shells, from the table of verbs. */
+#include <stdbool.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+/* Words of a list separated by blanks. */
+static void put_words(const char *words, const char *before, const char *after)
+{
+    for (const char *w = words; w && *w;) {
+        size_t n = strcspn(w, " ");
+        printf("%s%.*s%s", before, (int)n, w, after);
+        w += n + strspn(w + n, " ");
+    }
+}
+
+static void put_verbs(const char *before, const char *after)
+{
+    for (const struct cli_verb *v = cli_verbs; v->name; v++)
+        printf("%s%s%s", before, v->name, after);
+}
+
+static void bash(void)
+{
+    puts("# bash completion for lodge\n_lodge()\n{\n"
+         "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}\n"
+         "    COMPREPLY=()\n    if [ \"$COMP_CWORD\" -eq 1 ]; then");
+    printf("        COMPREPLY=($(compgen -W \"");
+    put_verbs("", " ");
+    puts("--help --version\" -- \"$cur\"))\n        return\n    fi\n    case $verb in");
+    for (const struct cli_verb *v = cli_verbs; v->name; v++) {
+        printf("    %s)\n        case $prev in\n", v->name);
+        for (const struct cli_option *o = v->options; o && o->name; o++) {
+            if (o->value == CLI_FLAG)
+                continue;
+            printf("        --%s) ", o->name);
+            if (o->value == CLI_FILE)
+                printf("compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\"))");
+            else if (o->value == CLI_DIR)
+                printf("compopt -o filenames; COMPREPLY=($(compgen -d -- \"$cur\"))");
+            else
+                printf("compopt -o nospace; COMPREPLY=($(compgen -W \"%s\" -- \"$cur\"))", o->words ? o->words : "");
+            puts("; return ;;");
+        }
+        printf("        esac\n        COMPREPLY=($(compgen -W \"");
+        for (const struct cli_option *o = v->options; o && o->name; o++)
+            printf("--%s ", o->name);
+        if (v->arg_words && !strcmp(v->arg_words, "@verbs"))
+            put_verbs("", " ");
+        else
+            put_words(v->arg_words, "", " ");
+        puts("--help\" -- \"$cur\")) ;;");
+    }
+    puts("    esac\n}\ncomplete -F _lodge lodge");
+}
+
+static void zsh(void)
+{
+    puts("#compdef lodge\n_lodge() {\n    local -a verbs\n    verbs=(");
+    for (const struct cli_verb *v = cli_verbs; v->name; v++)
+        printf("        '%s:%s'\n", v->name, v->summary);
+    puts("    )\n    if (( CURRENT == 2 )); then\n        _describe verb verbs\n        return\n    fi\n    local "
+         "verb=$words[2]\n"
+         "    shift words\n    (( CURRENT-- ))\n    case $verb in");
+    for (const struct cli_verb *v = cli_verbs; v->name; v++) {
+        printf("    %s) _arguments", v->name);
+        for (const struct cli_option *o = v->options; o && o->name; o++) {
+            printf(" \\\n        '%s--%s[", o->repeats ? "*" : "", o->name);
+            for (const char *h = o->help; *h; h++) {
+                if (*h == '[' || *h == ']' || *h == ':')
+                    putchar('\\');
+                fputs(*h == '\'' ? "'\\''" : (char[]){*h, 0}, stdout);
+            }
+            putchar(']');
+            if (o->value == CLI_FILE || o->value == CLI_DIR)
+                printf(":%s:_files%s", o->arg, o->value == CLI_DIR ? " -/" : "");
+            else if (o->value == CLI_WORDS)
+                printf(":value:(%s)", o->words);
+            else if (o->value == CLI_TEXT)
+                printf(":value: ");
+            putchar('\'');
+        }
+        printf(" \\\n        '--help[show help]'");
+        if (v->arg_words && !strcmp(v->arg_words, "@verbs")) {
+            printf(" \\\n        '1:verb:(");
+            put_verbs("", " ");
+            printf(")'");
+        } else if (v->arg_words) {
+            printf(" \\\n        '1:argument:(%s)'", v->arg_words);
+        }
+        puts(" ;;");
+    }
+    puts("    esac\n}\n_lodge \"$@\"");
+}
+
+static void fish(void)
+{
+    puts("# fish completion for lodge\ncomplete -c lodge -f");
+    for (const struct cli_verb *v = cli_verbs; v->name; v++) {
+        printf("complete -c lodge -n __fish_use_subcommand -a %s -d '%s'\n", v->name, v->summary);
+        for (const struct cli_option *o = v->options; o && o->name; o++) {
+            printf("complete -c lodge -n '__fish_seen_subcommand_from %s' -l %s", v->name, o->name);
+            if (o->value != CLI_FLAG)
+                printf(" -r");
+            if (o->value == CLI_FILE || o->value == CLI_DIR)
+                printf(" -F");
+            if (o->value == CLI_WORDS)
+                printf(" -a '%s'", o->words);
+            printf(" -d \"%s\"\n", o->help);
+        }
+        if (v->arg_words && strcmp(v->arg_words, "@verbs"))
+            printf("complete -c lodge -n '__fish_seen_subcommand_from %s' -a '%s'\n", v->name, v->arg_words);
+    }
+}
+
+static const struct {
+    const char *name;
+    void (*print)(void);
+} shells[] = {{"bash", bash}, {"zsh", zsh}, {"fish", fish}};
+
+static int set_shell(void *opaque, const struct cli_option *o, const char *value)
+{
+    const char **shell = opaque;
+    if (*shell)
+        return cli_usage(cli_verb_find("completion"), "name one shell");
+    *shell = value;
+    return 0;
+}
+
+int cli_completion(const struct cli_verb *verb, int argc, char **argv)
+{
+    const char *shell = NULL;
+    int status;
+    if (cli_parse(verb, argc, argv, set_shell, &shell, &status))
+        return status;
+    if (!shell)
+        return cli_usage(verb, "name a shell: bash, zsh or fish");
+    for (unsigned i = 0; i < sizeof shells / sizeof *shells; i++) {
+        if (!strcmp(shells[i].name, shell)) {
+            shells[i].print();
+            return CLI_OK;
+        }
+    }
+    return cli_usage(verb, "there is no completion for '%s', only for bash, zsh and fish", shell);
+}

@@ -1,0 +1,7 @@
+/* The command line. Everything is in src/cli/. */
+#include "cli/cli.h"
+
+int main(int argc, char **argv)
+{
+    return cli_main(argc, argv);
+}
