@@ -1,5 +1,6 @@
 /* Every kind of device Lodge has. Adding a device is: its file, one line here, a test script, a fuzz target. */
 #include "dev/device.h"
+#include "dev/pci_host.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/console.h"
 #include "dev/virtio/net.h"
@@ -8,6 +9,8 @@
 #include "dev/virtio/virtio_pci.h"
 
 const struct device_type *const device_types[] = {
+    &pci_host_type,
+    &pci_lpc_type,
     &virtio_blk_type,
     &virtio_console_type,
     &virtio_mmio_type,
