@@ -16,6 +16,7 @@ struct clock {
     _Atomic int64_t offset;   /* guest ns = host monotonic ns + offset, while running */
     _Atomic uint64_t stopped; /* guest ns at which the clock stands still, if stopped */
     _Atomic bool running;
+    _Atomic bool manual; /* moved only by clock_advance(), never running; its timers fire all the same */
 };
 
 static inline uint64_t clock_host_ns(void)
@@ -43,5 +44,16 @@ static inline uint64_t clock_to_host(const struct clock *c, uint64_t guest_ns)
 void clock_init(struct clock *c, uint64_t guest_ns);
 void clock_start(struct clock *c);
 void clock_stop(struct clock *c);
+
+/* Whether timers on this clock may fire. */
+static inline bool clock_ticks(const struct clock *c)
+{
+    return atomic_load_explicit(&c->running, memory_order_acquire) ||
+           atomic_load_explicit(&c->manual, memory_order_relaxed);
+}
+
+/* A clock for tests: stands at `guest_ns` and moves by clock_advance() only. Wait with loop_advance(). */
+void clock_init_manual(struct clock *c, uint64_t guest_ns);
+void clock_advance(struct clock *c, uint64_t ns);
 
 #endif

@@ -199,7 +199,7 @@ static void run_timers(struct loop *loop)
     pthread_mutex_lock(&loop->lock);
     while (loop->ntimers) {
         struct timer *t = loop->heap[0];
-        if (!atomic_load(&t->clock->running) || clock_now(t->clock) < t->expires)
+        if (!clock_ticks(t->clock) || clock_now(t->clock) < t->expires)
             break;
         heap_remove(loop, t);
         pthread_mutex_unlock(&loop->lock);
@@ -223,6 +223,25 @@ static void run_timers(struct loop *loop)
 void loop_clock_changed(struct loop *loop)
 {
     wake(loop);
+}
+
+void loop_advance(struct loop *loop, struct clock *clock, uint64_t ns)
+{
+    uint64_t end = clock_now(clock) + ns;
+    for (;;) {
+        run_timers(loop);
+        uint64_t now = clock_now(clock), next = end;
+        pthread_mutex_lock(&loop->lock);
+        if (loop->ntimers && loop->heap[0]->clock == clock)
+            next = MIN(loop->heap[0]->expires, end);
+        pthread_mutex_unlock(&loop->lock);
+        if (next <= now) {
+            if (now >= end)
+                break;
+            continue; /* armed for the past by another thread just now */
+        }
+        clock_advance(clock, next - now);
+    }
 }
 
 /* ---- descriptors ---- */

@@ -60,4 +60,7 @@ bool timer_armed(const struct timer *t);
 
 void loop_clock_changed(struct loop *loop);
 
+/* Moves a manual clock forward by `ns`, firing this loop's timers each at its own time, in order. The loop's thread. */
+void loop_advance(struct loop *loop, struct clock *clock, uint64_t ns);
+
 #endif

@@ -1,6 +1,11 @@
 /* Every kind of device Lodge has. Adding a device is: its file, one line here, a test script, a fuzz target. */
 #include "dev/device.h"
+#include "dev/ioapic.h"
+#include "dev/lapic.h"
 #include "dev/pci_host.h"
+#include "dev/pic.h"
+#include "dev/pit.h"
+#include "dev/uart.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/console.h"
 #include "dev/virtio/net.h"
@@ -9,8 +14,13 @@
 #include "dev/virtio/virtio_pci.h"
 
 const struct device_type *const device_types[] = {
+    &ioapic_type,
+    &lapic_type,
     &pci_host_type,
     &pci_lpc_type,
+    &pic_type,
+    &pit_type,
+    &uart_type,
     &virtio_blk_type,
     &virtio_console_type,
     &virtio_mmio_type,
