@@ -6,6 +6,7 @@
 #include "dev/pic.h"
 #include "dev/pit.h"
 #include "dev/uart.h"
+#include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/console.h"
 #include "dev/virtio/net.h"
@@ -21,6 +22,7 @@ const struct device_type *const device_types[] = {
     &pic_type,
     &pit_type,
     &uart_type,
+    &virtio_balloon_type,
     &virtio_blk_type,
     &virtio_console_type,
     &virtio_mmio_type,
