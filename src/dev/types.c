@@ -1,5 +1,6 @@
 /* Every kind of device Lodge has. Adding a device is: its file, one line here, a test script, a fuzz target. */
 #include "dev/device.h"
+#include "dev/ged.h"
 #include "dev/ioapic.h"
 #include "dev/lapic.h"
 #include "dev/pci_host.h"
@@ -15,6 +16,7 @@
 #include "dev/virtio/virtio_pci.h"
 
 const struct device_type *const device_types[] = {
+    &ged_type,
     &ioapic_type,
     &lapic_type,
     &pci_host_type,

@@ -1,0 +1,73 @@
+/*
+ * Power-on and reset: RAM below the kernel as it was, the loader's and the board's tables in memory, each CPU at its first
+ * instruction. vCPUs are held.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "machine/acpi.h"
+#include "machine/machine.h"
+#include "machine/smbios.h"
+
+static int set_cpus(struct vm *vm, const struct cpu_state *bsp, struct cpu_state *ap, struct err *err)
+{
+    cpu_state_reset(ap, false);
+    for (unsigned i = 0; i < vm->n_cpus; i++) {
+        int code = vm->ops->set_state(vm->cpu[i].vcpu, i ? ap : bsp, err);
+        if (code < 0)
+            return err_prefix(err, "vCPU %u", i);
+    }
+    return 0;
+}
+
+static uint32_t apic_id(void *opaque, unsigned cpu)
+{
+    return cpu_apic_id(&((struct vm *)opaque)->engine->cfg.cpu.topology, cpu);
+}
+
+/* ACPI tables lie at 0xe0000, SMBIOS at 0xf0000: where both are looked for without firmware. */
+static int write_tables(struct vm *vm, gpa_t *ret_rsdp, struct err *err)
+{
+    struct acpi_config acpi = {.cpus = vm->n_cpus, .apic_id = apic_id, .opaque = vm};
+    vm->board->describe(vm, &acpi);
+    int code = acpi_build(&acpi, vm->mem, ACPI_AREA_BASE, ACPI_AREA_SIZE, ret_rsdp, err);
+    if (code < 0)
+        return err_prefix(err, "ACPI tables");
+    const struct cpu_topology *topo = &vm->engine->cfg.cpu.topology;
+    struct smbios_config smbios = {
+        .sockets = MAX(topo->sockets, 1),
+        .cores = topo->cores ? topo->cores : vm->n_cpus,
+        .threads = MAX(topo->threads, 1),
+    };
+    memcpy(smbios.uuid, vm->domain->uuid, sizeof smbios.uuid);
+    code = smbios_build(&smbios, vm->mem, err);
+    return code < 0 ? err_prefix(err, "SMBIOS tables") : 0;
+}
+
+int boot_load(struct vm *vm, struct err *err)
+{
+    const struct domain *d = vm->domain;
+    struct e820_entry map[E820_MAX];
+    unsigned n = e820_of_ram(vm->mem, map);
+    map[n++] = (struct e820_entry){ECAM_BASE, ECAM_BUSES * MIB, E820_RESERVED};
+    struct boot_info boot = {
+        .mem = vm->mem,
+        .kernel = d->os.kernel,
+        .initrd = d->os.initrd,
+        .cmdline = d->os.cmdline,
+        .e820 = map,
+        .n_e820 = n,
+    };
+    int code = write_tables(vm, &boot.rsdp, err);
+    if (code < 0)
+        return code;
+    if (vm->pci)
+        pci_assign(vm->pci, PCI_MEM_BASE, PCI_MEM_END, 0xc000);
+    autofree struct cpu_state *bsp = xcalloc(1, sizeof *bsp);
+    autofree struct cpu_state *ap = xcalloc(1, sizeof *ap);
+    cpu_state_reset(bsp, true);
+    if ((code = loader_load(&boot, bsp, err)) < 0)
+        return code;
+    return set_cpus(vm, bsp, ap, err);
+}

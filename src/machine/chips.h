@@ -1,0 +1,16 @@
+/* What the boards share. For src/machine only; called while the machine is built. */
+#ifndef LODGE_MACHINE_CHIPS_H
+#define LODGE_MACHINE_CHIPS_H
+
+#include "machine/acpi.h"
+#include "machine/machine.h"
+
+/* Local APICs, I/O APIC and (`pic`) the 8259 pair, or the engine's own; vm->msi. */
+int chips_interrupts(struct vm *vm, bool pic, struct err *err);
+/* The domain's <serial> ports. */
+int chips_uarts(struct vm *vm, struct err *err);
+/* For chips' hooks: opaque is the struct vm. Any thread. */
+void chips_poweroff(void *opaque);
+void chips_reset(void *opaque);
+
+#endif

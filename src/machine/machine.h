@@ -1,0 +1,144 @@
+/*
+ * The inside of struct vm, for the files of src/machine only: vm.c (life cycle), vcpus.c (threads), cpubus.c (how engines reach
+ * devices), attach.c (a domain's devices), boards.c and board_*.c (what a board is made of).
+ */
+#ifndef LODGE_MACHINE_MACHINE_H
+#define LODGE_MACHINE_MACHINE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/clock.h"
+#include "block/block.h"
+#include "cpu/engine.h"
+#include "dev/bus.h"
+#include "dev/device.h"
+#include "dev/irq.h"
+#include "dev/lapic.h"
+#include "dev/pci.h"
+#include "machine/acpi.h"
+#include "machine/loader.h"
+#include "machine/vm.h"
+#include "mem/mem.h"
+#include "ui/chardev.h"
+
+/* Where things are in the guest's physical space, on both boards. */
+#define ECAM_BASE 0xb0000000ull
+#define ECAM_BUSES 16
+#define PCI_MEM_BASE 0xc0000000ull
+#define PCI_MEM_END 0xfebff000ull
+#define VIRTIO_MMIO_BASE 0xfeb00000ull
+#define VIRTIO_MMIO_STRIDE 0x1000ull
+#define VIRTIO_MMIO_SLOTS 18
+#define HPET_BASE_ADDR 0xfed00000ull
+#define RAM_LOW_MAX 0x80000000ull
+#define RAM_LOW_ALL 0xb0000000ull /* up to here all RAM stays below 4 GiB */
+
+#define GSI_COUNT 24
+
+struct vcpu_thread {
+    struct vm *vm;
+    unsigned index;
+    struct vcpu *vcpu;
+    struct lapic *lapic; /* NULL with an in-kernel irqchip */
+    pthread_t thread;
+    bool started;
+    _Atomic int tid;
+    bool parked; /* vm->cpu_lock */
+};
+
+struct board {
+    const char *name;
+    const char *summary;
+    /* Makes and maps the board's devices; the buses, memory, clock and engine are there. */
+    int (*build)(struct vm *vm, struct err *err);
+    /* What the loader's tables say about this board. */
+    void (*describe)(struct vm *vm, struct acpi_config *acpi);
+    void (*power_button)(struct vm *vm);
+    bool pci; /* virtio devices are PCI functions; else virtio-mmio */
+};
+extern const struct board *const boards[];
+
+struct io_thread {
+    struct loop *loop;
+    pthread_t thread;
+};
+
+struct vm {
+    const struct domain *domain;
+    const struct board *board;
+    struct loop *loop;
+    struct vm_owner owner;
+    struct clock clock;
+
+    struct mem *mem;
+    struct bus *pio, *mmio;
+    struct device *devices, **devices_tail; /* in order of creation */
+    const struct engine_ops *ops;
+    struct engine *engine;
+    char engine_why[200];
+    struct cpu_bus cpu_bus;
+
+    /* Interrupt controllers in user space; NULL with an in-kernel irqchip. */
+    struct lapic_set *lapics;
+    struct pic *pic;
+    struct ioapic *ioapic;
+    struct msi_sink msi;
+
+    struct pci_bus *pci;
+    void *button; /* the board's: what its power_button presses */
+    unsigned uarts; /* bit n: COM n+1 is there */
+    struct virtio_dev *balloon;
+    unsigned mmio_slots; /* virtio-mmio transports made so far */
+
+    struct chardev **chardevs;
+    unsigned n_chardevs;
+    struct blk **blks;
+    unsigned n_blks;
+    struct io_thread *io;
+    unsigned n_io;
+
+    /* vCPU threads. `hold`: the vCPUs must stay out of the engine; any thread may set it. */
+    struct vcpu_thread *cpu;
+    unsigned n_cpus;
+    pthread_mutex_t cpu_lock;
+    pthread_cond_t cpu_parked, cpu_go;
+    _Atomic bool hold;
+    bool quit; /* cpu_lock */
+
+    enum vm_status status;
+    enum vm_end end;
+    /* What a vCPU thread wants of the main thread: bits of 1 << enum vm_want. */
+    _Atomic unsigned wants;
+    struct err vcpu_err;
+};
+
+enum vm_want { WANT_RESET, WANT_POWEROFF, WANT_PANIC, WANT_TRIPLE_FAULT, WANT_ERROR };
+
+/* vm.c. Asks the main thread for a change; any thread. The vCPU that asks is stopped before its next instruction, or soon. */
+void vm_want(struct vm *vm, enum vm_want want);
+void vm_add_device(struct vm *vm, struct device *dev);
+/* Interrupt line `gsi`, on whatever controllers the machine has. */
+struct irq vm_gsi(struct vm *vm, unsigned gsi);
+
+/* vcpus.c */
+int vcpus_new(struct vm *vm, struct err *err);
+int vcpus_start(struct vm *vm, struct err *err); /* threads, held */
+void vcpus_hold(struct vm *vm);                  /* returns when none is in the engine */
+void vcpus_release(struct vm *vm);
+void vcpus_free(struct vm *vm);
+
+/* cpubus.c */
+void cpubus_init(struct vm *vm);
+
+/* attach.c */
+int attach_all(struct vm *vm, struct err *err);
+int attach_chardev(struct vm *vm, const struct domain_chardev *c, struct chardev **ret, struct err *err);
+/* Interrupt line of a virtio-mmio device. */
+unsigned attach_mmio_gsi(unsigned slot);
+void attach_free(struct vm *vm);
+
+/* boot.c: puts the kernel into memory and the CPUs to their entry state. At start and after every reset. */
+int boot_load(struct vm *vm, struct err *err);
+
+#endif

@@ -1,0 +1,77 @@
+/*
+ * One virtual machine: a board with its engine, memory, devices and vCPU threads, made from a domain. Nothing here is global: two of
+ * them live in one process.
+ *
+ * All functions are for the thread of the loop given to vm_new(), unless they say otherwise.
+ *
+ *   prelaunch --vm_cont--> running <--vm_stop/vm_cont--> paused
+ *   running --the guest powers off, panics, breaks down--> shutdown | guest-panicked | internal-error
+ */
+#ifndef LODGE_MACHINE_VM_H
+#define LODGE_MACHINE_VM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "cpu/state.h"
+#include "domain/domain.h"
+
+enum vm_status { VM_PRELAUNCH, VM_RUNNING, VM_PAUSED, VM_SHUTDOWN, VM_PANICKED, VM_ERROR };
+const char *vm_status_name(enum vm_status s); /* QMP's RunState: "running", "guest-panicked", … */
+
+/* How the guest ended. */
+enum vm_end { VM_END_NONE, VM_END_POWEROFF, VM_END_RESET, VM_END_PANIC, VM_END_TRIPLE_FAULT, VM_END_ERROR, VM_END_QUIT };
+
+enum vm_event { VM_EVENT_STOP, VM_EVENT_RESUME, VM_EVENT_RESET, VM_EVENT_POWERDOWN, VM_EVENT_SHUTDOWN, VM_EVENT_PANICKED };
+
+/* What the owner is told, on the loop's thread. */
+struct vm_owner {
+    void *opaque;
+    /* `guest`: it was the guest's doing. */
+    void (*event)(void *opaque, enum vm_event event, bool guest);
+    /* The machine has ended and stays as it is; the owner usually quits. */
+    void (*ended)(void *opaque, enum vm_end end, const char *why);
+};
+
+struct vm;
+
+/*
+ * Builds the machine, stopped, with the guest's kernel in memory. `d` (with defaults, checked) outlives it. `owner` is copied.
+ * A terminal's escape key ends it with VM_END_QUIT.
+ */
+int vm_new(const struct domain *d, struct loop *loop, const struct vm_owner *owner, struct vm **ret, struct err *err);
+/* Stops the vCPUs and frees everything; NULL-safe. */
+void vm_free(struct vm *vm);
+
+int vm_cont(struct vm *vm, struct err *err);
+int vm_stop(struct vm *vm, struct err *err);
+/* Presses the power button. */
+void vm_powerdown(struct vm *vm);
+void vm_reset(struct vm *vm);
+
+enum vm_status vm_status(const struct vm *vm);
+enum vm_end vm_ended(const struct vm *vm);
+const struct domain *vm_domain(const struct vm *vm);
+/* Which engine, and why. */
+const char *vm_engine_name(const struct vm *vm);
+const char *vm_engine_why(const struct vm *vm);
+
+/* Linux thread id of a vCPU (0 before it runs). */
+int vm_vcpu_tid(const struct vm *vm, unsigned cpu);
+/* The vCPU's state, stopping it for a moment if it runs. */
+int vm_vcpu_state(struct vm *vm, unsigned cpu, struct cpu_state *s, struct err *err);
+/* Reads guest physical memory. -EFAULT. */
+int vm_read_phys(struct vm *vm, uint64_t gpa, void *buf, size_t len);
+/* Texts for people; the caller frees them. */
+char *vm_info_pci(struct vm *vm);
+char *vm_info_mtree(struct vm *vm);
+char *vm_info_engine(struct vm *vm);
+
+/* The balloon: wanted and actual size in bytes. -ENODEV where there is none. */
+int vm_balloon_set(struct vm *vm, uint64_t bytes, struct err *err);
+int vm_balloon_get(struct vm *vm, uint64_t *ret_actual, struct err *err);
+
+#endif
