@@ -127,8 +127,9 @@ struct soft_cpu {
     enum cpu_run_state run_state;
     _Atomic uint8_t sipi_vector;
     bool ss_shadow;           /* the shadow is MOV SS's: debug traps wait too */
+    bool rf_fresh;            /* the instruction before set RF: it holds for one more */
+    bool tf_swallowed;        /* this instruction cleared TF in a way that cancels its own single-step trap */
     uint32_t dr6_hits;        /* breakpoints met by the current instruction, as DR6 bits */
-    uint32_t delivering;      /* exc.c: vectors on their way, for the double-fault rules */
     struct soft_exc exc;      /* valid when a handler returned INSN_FAULT */
     bool exc_valid;           /* an exception to deliver before the next instruction (set_state, single-step) */
     bool shutdown;            /* triple fault happened */
@@ -159,7 +160,7 @@ struct soft_engine {
     pthread_mutex_t split_lock; /* locked accesses that are not one host access (page crossing, MMIO) */
     struct vec_cache *vec_cache; /* generated stubs for vector instructions, shared by all vCPUs */
     double tsc_per_ns;
-    uint64_t stopped_tsc;
+    uint64_t stopped_tsc; /* host TSC when the clock was stopped; starting it again subtracts what passed from every tsc_offset */
 };
 
 static inline struct soft_cpu *soft_cpu_of(struct vcpu *v)

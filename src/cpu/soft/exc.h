@@ -19,10 +19,20 @@ enum exc_kind {
 };
 
 /*
- * Delivers through the IDT (or IVT), with contributory and double fault rules; a triple fault sets c->shutdown. Never returns a fault:
- * what happens during delivery is delivered too.
+ * Delivers through the IDT (or IVT), with contributory and double fault rules; a triple fault sets c->shutdown. Never
+ * returns a fault: what happens during delivery is delivered too.
  */
 void exc_deliver(struct soft_cpu *c);
 void exc_interrupt(struct soft_cpu *c, unsigned vector, enum exc_kind kind);
+
+/*
+ * INT n, INT3, INTO and INT1 as instructions (c->rip still at them): INSN_JUMP, or INSN_FAULT with the fault met on the
+ * way, which is then the instruction's own. `privileged`: INT1, whose gate's DPL does not matter.
+ */
+MUST_CHECK int exc_soft_int(struct soft_cpu *c, unsigned vector, uint64_t next_rip, bool privileged);
+
+struct stack;
+/* The stack of privilege level `cpl` as the TSS names it, checked (#TS, #SS): for call gates. 32-bit and 16-bit TSS. */
+MUST_CHECK int exc_inner_stack(struct soft_cpu *c, unsigned cpl, struct stack *s);
 
 #endif

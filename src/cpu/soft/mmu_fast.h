@@ -1,14 +1,16 @@
 /*
- * The soft TLB and the inline paths over it. All lookup tables of a vCPU lie in one struct soft_mmu, apart from its registers, with no
- * pointer that generated code would have to embed.
+ * The soft TLB and the inline paths over it. All lookup tables of a vCPU lie in one struct soft_mmu, apart from its
+ * registers, with no pointer that generated code would have to embed.
  *
- * A TLB slot belongs to one PCID (or to the only address space when CR4.PCIDE is 0) and holds three views, because what may be
- * accessed depends on privilege: user, supervisor, and supervisor with EFLAGS.AC set while SMAP is on. A tag is the page number in
- * bits 28..63 (linear bits 12..47) and the slot's generation below, so a flush only takes a new generation. A tag is set only where
- * the access needs no further look: permission is there, A (and D for writes) are set, the page is RAM (ROM when not writing),
- * carries no data breakpoint, and for writes is neither a code page nor dirty-tracked.
+ * A TLB slot belongs to one PCID (or to the only address space when CR4.PCIDE is 0) and holds three views, because what
+ * may be accessed depends on privilege: user, supervisor, and supervisor with EFLAGS.AC set while SMAP is on. A tag is
+ * the page number in bits 28..63 (linear bits 12..47) and the slot's generation below, so a flush only takes a new
+ * generation. A tag is set only where the access needs no further look: permission is there, A (and D for writes) are
+ * set, the page is RAM (ROM when not writing), carries no data breakpoint, and for writes is neither a code page nor
+ * dirty-tracked.
  *
- * lin must be canonical (seg_linear checks). The tag is compared with the last byte's page, so an access that crosses misses.
+ * lin must be canonical (seg_linear checks). The tag is compared with the last byte's page, so an access that crosses
+ * misses.
  */
 #ifndef LODGE_CPU_SOFT_MMU_FAST_H
 #define LODGE_CPU_SOFT_MMU_FAST_H
@@ -39,6 +41,7 @@ struct tlb_slot {
     uint64_t used; /* for the choice of a victim */
     uint16_t pcid;
     bool valid;
+    uint8_t filled; /* BIT(view): has entries of this generation */
     /* Hashes of the 2 MiB and 1 GiB frames that have pieces of large pages here: INVLPG there drops them all. */
     uint64_t large2m[16];
     uint64_t large1g;
@@ -94,5 +97,17 @@ MMU_FAST(16)
 MMU_FAST(32)
 MMU_FAST(64)
 #undef MMU_FAST
+
+/* mmu_rmw() for the common case. */
+MUST_CHECK static inline int mmu_rmw_fast(struct soft_cpu *c, uint64_t lin, unsigned size, void **ret)
+{
+    const struct soft_mmu *m = c->mmu;
+    const struct tlb_entry *e = &m->cur[tlb_index(lin)];
+    if (__builtin_expect(e->w == tlb_tag(lin + size - 1, m->key), 1)) {
+        *ret = (void *)(uintptr_t)(lin + e->addend);
+        return 0;
+    }
+    return mmu_rmw(c, lin, size, ret);
+}
 
 #endif
