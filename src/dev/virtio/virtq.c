@@ -140,6 +140,7 @@ void virtq_flush(struct virtq *q)
     else
         virtq_split_flush(q);
     q->filled = 0;
+    q->unsignalled = true;
 }
 
 void virtq_push(struct virtq *q, const struct virtq_elem *e, uint32_t len)
@@ -150,13 +151,14 @@ void virtq_push(struct virtq *q, const struct virtq_elem *e, uint32_t len)
 
 void virtq_notify(struct virtq *q)
 {
-    if (!q->ready || q->broken || (q->signalled_valid && q->signalled == q->used_idx))
+    if (!q->ready || q->broken || !q->unsignalled)
         return;
     /* What was pushed must be visible before the driver's wish is read (2.7.10, 2.8.10). */
     atomic_thread_fence(memory_order_seq_cst);
     bool irq = q->packed ? virtq_packed_wants_irq(q) : virtq_split_wants_irq(q);
     q->signalled = q->used_idx;
     q->signalled_valid = true;
+    q->unsignalled = false;
     if (irq && q->dev->transport)
         q->dev->transport->queue_irq(q->dev->transport, q->index);
 }
@@ -255,6 +257,7 @@ int virtq_start(struct virtq *q, uint64_t features, bool loaded)
     }
     q->avail_seen = q->avail_idx;
     q->signalled_valid = false;
+    q->unsignalled = loaded; /* the last interrupt may not have been taken: one too many does no harm */
     q->notify_off = q->broken = false;
     q->inuse = q->filled = 0;
     q->ready = true;

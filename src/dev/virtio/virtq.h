@@ -80,6 +80,7 @@ struct virtq {
     bool notify_off;
     bool avail_wrap, used_wrap; /* packed: wrap counters */
     bool signalled_valid;
+    bool unsignalled;                 /* something was pushed since the last virtq_notify() */
     uint16_t avail_idx, used_idx;     /* next to take, next to give back: free running (split), ring slot (packed) */
     uint16_t avail_seen;              /* split: the driver's index as last read */
     uint16_t signalled;               /* used_idx at the last interrupt check */
