@@ -337,6 +337,8 @@ void pci_config_write(struct pci_bus *bus, unsigned bdf, unsigned off, unsigned 
 static uint64_t cf8_read(void *opaque, uint64_t off, unsigned size)
 {
     struct pci_bus *bus = opaque;
+    if (off == 1 && size == 1 && bus->reset_ops)
+        return bus->reset_ops->read(bus->reset_opaque, 0, 1);
     if (off < 4)
         return __atomic_load_n(&bus->cf8, __ATOMIC_RELAXED) >> 8 * off;
     uint32_t addr = __atomic_load_n(&bus->cf8, __ATOMIC_RELAXED);
@@ -353,6 +355,8 @@ static void cf8_write(void *opaque, uint64_t off, unsigned size, uint64_t val)
          */
         if (off == 0 && size == 4)
             __atomic_store_n(&bus->cf8, (uint32_t)val & ~3u, __ATOMIC_RELAXED);
+        else if (off == 1 && size == 1 && bus->reset_ops)
+            bus->reset_ops->write(bus->reset_opaque, 0, 1, val);
         return;
     }
     uint32_t addr = __atomic_load_n(&bus->cf8, __ATOMIC_RELAXED);
@@ -361,6 +365,12 @@ static void cf8_write(void *opaque, uint64_t off, unsigned size, uint64_t val)
 }
 
 static const struct bus_ops cf8_ops = {.read = cf8_read, .write = cf8_write, .min_size = 1, .max_size = 4};
+
+void pci_set_reset_control(struct pci_bus *bus, const struct bus_ops *ops, void *opaque)
+{
+    bus->reset_ops = ops;
+    bus->reset_opaque = opaque;
+}
 
 int pci_map_ports(struct pci_bus *bus, struct bus *pio, struct err *err)
 {

@@ -95,6 +95,8 @@ void pci_config_write(struct pci_bus *bus, unsigned bdf, unsigned off, unsigned 
 
 /* Ports 0xCF8/0xCFC (mechanism 1), and ECAM over `buses` buses (1 MiB each). */
 int pci_map_ports(struct pci_bus *bus, struct bus *pio, struct err *err);
+/* The reset control register, port 0xcf9, lies inside 0xCF8: byte accesses to it go to `ops`. Before the first vCPU runs. */
+void pci_set_reset_control(struct pci_bus *bus, const struct bus_ops *ops, void *opaque);
 int pci_map_ecam(struct pci_bus *bus, struct bus *mmio, uint64_t base, unsigned buses, struct err *err);
 
 /* Assigns BARs as firmware would, where none runs: memory from [mem_base, mem_end), ports from io_base; enables

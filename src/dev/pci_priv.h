@@ -67,6 +67,8 @@ struct pci_bus {
     struct pci_dev *slot[256];
     bool any_blocked;
     uint32_t cf8;
+    const struct bus_ops *reset_ops; /* byte accesses to port 0xcf9 */
+    void *reset_opaque;
 };
 
 void pci_intx_update(struct pci_dev *d);

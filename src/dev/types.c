@@ -1,11 +1,15 @@
 /* Every kind of device Lodge has. Adding a device is: its file, one line here, a test script, a fuzz target. */
 #include "dev/device.h"
+#include "dev/acpi_pm.h"
+#include "dev/debugexit.h"
 #include "dev/ged.h"
 #include "dev/ioapic.h"
 #include "dev/lapic.h"
 #include "dev/pci_host.h"
 #include "dev/pic.h"
 #include "dev/pit.h"
+#include "dev/port92.h"
+#include "dev/pvpanic.h"
 #include "dev/uart.h"
 #include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
@@ -16,6 +20,8 @@
 #include "dev/virtio/virtio_pci.h"
 
 const struct device_type *const device_types[] = {
+    &acpi_pm_type,
+    &debugexit_type,
     &ged_type,
     &ioapic_type,
     &lapic_type,
@@ -23,6 +29,8 @@ const struct device_type *const device_types[] = {
     &pci_lpc_type,
     &pic_type,
     &pit_type,
+    &port92_type,
+    &pvpanic_type,
     &uart_type,
     &virtio_balloon_type,
     &virtio_blk_type,

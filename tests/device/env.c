@@ -7,7 +7,7 @@
 #include "base/fd.h"
 
 const struct env_kind *const env_kinds[] = {
-    &kind_pic, &kind_pit, &kind_ioapic, &kind_lapic, &kind_uart, &kind_pc, NULL,
+    &kind_pic, &kind_pit, &kind_ioapic, &kind_lapic, &kind_uart, &kind_pc, &kind_acpi, &kind_isaports, NULL,
 };
 
 uint64_t env_number(const char *s)

@@ -97,6 +97,6 @@ int env_load(struct env *env, const void *data, size_t len, struct err *err);
 /* Numbers in scripts: decimal, hex, "gp" (all ones). Exits on anything else. */
 uint64_t env_number(const char *s);
 
-extern const struct env_kind kind_pic, kind_pit, kind_ioapic, kind_lapic, kind_uart, kind_pc;
+extern const struct env_kind kind_pic, kind_pit, kind_ioapic, kind_lapic, kind_uart, kind_pc, kind_acpi, kind_isaports;
 
 #endif

@@ -5,10 +5,14 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "dev/acpi_pm.h"
+#include "dev/debugexit.h"
 #include "dev/ioapic.h"
 #include "dev/irqwire.h"
 #include "dev/pic.h"
 #include "dev/pit.h"
+#include "dev/port92.h"
+#include "dev/pvpanic.h"
 #include "dev/uart.h"
 
 static void must(int ret)
@@ -187,6 +191,146 @@ static uint64_t uart_fuzz(struct env *env, uint64_t r)
 
 const struct env_kind kind_uart = {
     .name = "uart", .setup = uart_setup, .op = uart_op, .range = {{false, 0x3f8, 8}}, .fuzz = uart_fuzz};
+
+/*
+ * ---- acpi: PM block at 0x600 and reset register at 0xcf9; output 0 = SCI ----
+ * `event KIND` counts what was reported since last asked.
+ */
+
+struct acpi_box {
+    struct acpi_pm *pm;
+    unsigned poweroffs, resets;
+};
+
+static void acpi_event(void *opaque, enum acpi_pm_event event)
+{
+    struct acpi_box *b = opaque;
+    if (event == ACPI_PM_POWEROFF)
+        b->poweroffs++;
+    else
+        b->resets++;
+}
+
+static void acpi_setup(struct env *env)
+{
+    struct acpi_box *b = env->chip = xcalloc(1, sizeof *b);
+    struct acpi_pm_config cfg = {.id = "pm",
+                                 .loop = env->loop,
+                                 .clock = &env->clock,
+                                 .sci = env_output(env, 0),
+                                 .s5_type = 5,
+                                 .event = acpi_event,
+                                 .opaque = b};
+    acpi_pm_new(&cfg, &b->pm);
+    must(acpi_pm_map(b->pm, env->pio, 0x600, NULL));
+    must(acpi_pm_map_reset(b->pm, env->pio, NULL));
+    env_add(env, acpi_pm_device(b->pm));
+}
+
+static uint64_t take(unsigned *n)
+{
+    unsigned v = *n;
+    *n = 0;
+    return v;
+}
+
+static bool acpi_op(struct env *env, int argc, char **argv, uint64_t *ret)
+{
+    struct acpi_box *b = env->chip;
+    if (argc == 1 && !strcmp(argv[0], "power-button")) {
+        acpi_pm_power_button(b->pm);
+    } else if (argc == 1 && !strcmp(argv[0], "sleep-button")) {
+        acpi_pm_sleep_button(b->pm);
+    } else if (argc == 2 && !strcmp(argv[0], "gpe")) {
+        acpi_pm_gpe(b->pm, (unsigned)env_number(argv[1]));
+    } else if (argc == 2 && !strcmp(argv[0], "event")) {
+        *ret = take(!strcmp(argv[1], "poweroff") ? &b->poweroffs : &b->resets);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static uint64_t acpi_fuzz(struct env *env, uint64_t r)
+{
+    struct acpi_box *b = env->chip;
+    switch (r & 3) {
+    case 0:
+        acpi_pm_power_button(b->pm);
+        break;
+    case 1:
+        break;
+    case 2:
+        acpi_pm_gpe(b->pm, r >> 8 & 0xff);
+        break;
+    }
+    return 0;
+}
+
+const struct env_kind kind_acpi = {
+    .name = "acpi",
+    .setup = acpi_setup,
+    .op = acpi_op,
+    .range = {{false, 0x600, 0x40}, {false, 0xcf9, 1}},
+    .fuzz = acpi_fuzz,
+};
+
+/* ---- isaports: debug-exit at 0xf4, pvpanic at 0x505, port 0x92 (output 0 = A20) ---- */
+
+struct isaports_box {
+    unsigned status, panics, resets;
+};
+
+static void isaports_exit(void *opaque, int status)
+{
+    ((struct isaports_box *)opaque)->status = (unsigned)status;
+}
+static void isaports_panic(void *opaque, unsigned events)
+{
+    ((struct isaports_box *)opaque)->panics |= events;
+}
+static void isaports_reset(void *opaque)
+{
+    ((struct isaports_box *)opaque)->resets++;
+}
+
+static void isaports_setup(struct env *env)
+{
+    struct isaports_box *b = env->chip = xcalloc(1, sizeof *b);
+    struct debugexit *x;
+    struct pvpanic *v;
+    struct port92 *p;
+    debugexit_new(&(struct debugexit_config){"exit", isaports_exit, b}, &x);
+    must(debugexit_map(x, env->pio, DEBUGEXIT_PORT, NULL));
+    pvpanic_new(&(struct pvpanic_config){"panic", isaports_panic, b}, &v);
+    must(pvpanic_map(v, env->pio, PVPANIC_PORT, NULL));
+    port92_new(&(struct port92_config){"port92", env_output(env, 0), isaports_reset, b}, &p);
+    must(port92_map(p, env->pio, NULL));
+    env_add(env, debugexit_device(x));
+    env_add(env, pvpanic_device(v));
+    env_add(env, port92_device(p));
+}
+
+static bool isaports_op(struct env *env, int argc, char **argv, uint64_t *ret)
+{
+    struct isaports_box *b = env->chip;
+    if (argc != 2 || strcmp(argv[0], "event"))
+        return false;
+    if (!strcmp(argv[1], "exit"))
+        *ret = take(&b->status);
+    else if (!strcmp(argv[1], "panic"))
+        *ret = take(&b->panics);
+    else
+        *ret = take(&b->resets);
+    return true;
+}
+
+const struct env_kind kind_isaports = {
+    .name = "isaports",
+    .setup = isaports_setup,
+    .op = isaports_op,
+    .range = {{false, 0xf4, 4}, {false, 0x505, 1}, {false, 0x92, 1}},
+};
 
 /*
  * ---- pc: PIT, 8259s, I/O APIC and two local APICs wired as on a board ----
