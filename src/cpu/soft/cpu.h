@@ -140,6 +140,7 @@ struct soft_cpu {
     struct soft_blocks *blocks;
     struct soft_vec vec;
     uint64_t kicks;
+    uint32_t pauses; /* PAUSE instructions executed */
     timer_t timer; /* of the vCPU's thread, made by the first vcpu_run */
     bool timer_made;
     uint64_t timer_ns; /* guest time armed, 0: none */
@@ -172,10 +173,10 @@ static inline struct soft_cpu *soft_cpu_of(struct vcpu *v)
 void pending_set(struct soft_cpu *c, uint32_t bits);
 
 /*
- * The guest is about to write, or wrote, [gpa, gpa + len) within a page flagged MEM_PAGE_CODE: drops the code there, and ends the current
+ * The guest wrote [gpa, gpa + len) within a page flagged MEM_PAGE_CODE: drops the code there, and ends the current
  * block after this instruction. Afterwards the page may have lost its flag (then it holds no code any more). blocks.c
  */
-void soft_code_written(struct soft_cpu *c, gpa_t gpa, uint64_t len);
+void soft_code_written(struct soft_cpu *c, gpa_t gpa, unsigned len);
 
 /* Recomputes mode, cpl-dependent MMU selection and slow_step after CS, SS, CR0, EFER, RFLAGS.VM/TF or DR7 changed. seg.c */
 void soft_mode_changed(struct soft_cpu *c);
