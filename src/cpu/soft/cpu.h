@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <time.h>
 
 #include "cpu/engine.h"
@@ -48,7 +49,7 @@ enum {
 };
 
 /* What an instruction handler says; see insn.h. */
-enum { INSN_NEXT, INSN_BREAK, INSN_JUMP, INSN_FAULT };
+enum { INSN_NEXT, INSN_BREAK, INSN_JUMP, INSN_FAULT, INSN_NEAR, INSN_FALL, INSN_END };
 
 /* An exception (or the like) waiting to be delivered. */
 struct soft_exc {
@@ -103,7 +104,6 @@ struct soft_cpu {
     bool int_shadow;  /* no interrupt before the next instruction is done (STI, MOV SS) */
     bool slow_step;   /* TF, hardware breakpoints or a shadow: run one instruction at a time with checks */
     bool halted;
-    bool code_changed; /* a store hit a page with code: the current block may be stale */
     bool irq_waits;    /* the APIC has an interrupt, IF is 0: flags_write() looks again */
     _Atomic uint32_t pending;
     _Atomic bool sleeping; /* in HLT, waiting for `pending` */
@@ -142,7 +142,8 @@ struct soft_cpu {
     uint64_t kicks;
     uint32_t pauses; /* PAUSE instructions executed */
     timer_t timer; /* of the vCPU's thread, made by the first vcpu_run */
-    bool timer_made;
+    bool timer_made, timer_set;
+    pid_t timer_thread;
     uint64_t timer_ns; /* guest time armed, 0: none */
     /* Pages that became code on another vCPU, to be write-protected here (PEND_TLB). */
     struct {
@@ -157,6 +158,7 @@ struct soft_engine {
     struct soft_cpu **cpu; /* cfg.cpus of them */
     struct cpuid_table cpuid;
     _Atomic uint32_t *page_gen; /* one per RAM page: changes when the page's code was written */
+    pthread_mutex_t code_lock;  /* pages that become code and cease to be */
     _Atomic uint64_t *code_lines; /* one per RAM page: which of its 64-byte lines hold decoded code */
     pthread_mutex_t split_lock; /* locked accesses that are not one host access (page crossing, MMIO) */
     struct vec_cache *vec_cache; /* generated stubs for vector instructions, shared by all vCPUs */
@@ -177,6 +179,17 @@ void pending_set(struct soft_cpu *c, uint32_t bits);
  * block after this instruction. Afterwards the page may have lost its flag (then it holds no code any more). blocks.c
  */
 void soft_code_written(struct soft_cpu *c, gpa_t gpa, unsigned len);
+
+/*
+ * Drops write access to pages that became code on other vCPUs, if any were asked for: before anything that another vCPU could take as a sign
+ * that earlier stores are done, that is before every write to the bus. blocks.c
+ */
+void code_requests_slow(struct soft_cpu *c);
+static inline void code_requests(struct soft_cpu *c)
+{
+    if (__builtin_expect(atomic_load_explicit(&c->pending, memory_order_acquire) & (PEND_TLB | PEND_TLB_ALL), 0))
+        code_requests_slow(c);
+}
 
 /* Recomputes mode, cpl-dependent MMU selection and slow_step after CS, SS, CR0, EFER, RFLAGS.VM/TF or DR7 changed. seg.c */
 void soft_mode_changed(struct soft_cpu *c);

@@ -5,6 +5,9 @@
  *   INSN_NEXT   done; the loop adds `len` to rip and goes on in the block
  *   INSN_BREAK  done; the loop adds `len` and leaves the block (mode, paging, interrupt state or code may have changed)
  *   INSN_JUMP   done; the handler has set rip; leaves the block
+ *   INSN_NEAR   as INSN_JUMP, by a near branch: mode, mappings and events are as before, so blocks may be chained
+ *   INSN_FALL   a conditional branch was not taken: as INSN_NEAR, to the next instruction; the loop adds `len`
+ *   INSN_END    no instruction: behind the last one of a block
  *   INSN_FAULT  nothing architectural was changed but what the manual says; c->exc holds the exception; rip is untouched.
  *               (A REP string instruction may have made progress: its registers say so.)
  */

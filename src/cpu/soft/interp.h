@@ -18,10 +18,10 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 /* X(size in bytes, C type, signed C type, AT&T suffix) for the four operand sizes. */
-#define FOR_SIZES(X, ...)                                                                                                \
-    X(1, uint8_t, int8_t, "b", ##__VA_ARGS__)                                                                            \
-    X(2, uint16_t, int16_t, "w", ##__VA_ARGS__)                                                                          \
-    X(4, uint32_t, int32_t, "l", ##__VA_ARGS__)                                                                          \
+#define FOR_SIZES(X, ...)                                                                                               \
+    X(1, uint8_t, int8_t, "b", ##__VA_ARGS__)                                                                           \
+    X(2, uint16_t, int16_t, "w", ##__VA_ARGS__)                                                                         \
+    X(4, uint32_t, int32_t, "l", ##__VA_ARGS__)                                                                         \
     X(8, uint64_t, int64_t, "q", ##__VA_ARGS__)
 
 /* Index of an operand size in tables of handlers. */
@@ -141,12 +141,6 @@ MUST_CHECK INLINE int mem_store(struct soft_cpu *c, const struct insn *i, unsign
     if (unlikely(mem_linear(c, i, size, true, &lin)))
         return INSN_FAULT;
     return lin_write(c, lin, size, v);
-}
-
-/* What handlers return after they wrote memory: a block that was hit ends here. */
-INLINE int stored(struct soft_cpu *c)
-{
-    return unlikely(c->code_changed) ? INSN_BREAK : INSN_NEXT;
 }
 
 /* The r/m operand, register or memory. */

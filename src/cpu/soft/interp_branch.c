@@ -22,13 +22,13 @@ INLINE int jump_relative(struct soft_cpu *c, const struct insn *i)
     if (unlikely(target_check(c, i, &target)))
         return INSN_FAULT;
     c->rip = target;
-    return INSN_JUMP;
+    return INSN_NEAR;
 }
 
-#define JCC(n)                                                                                                           \
-    static int jcc_##n(struct soft_cpu *c, const struct insn *i)                                                         \
-    {                                                                                                                    \
-        return cc_test(c, n) ? jump_relative(c, i) : INSN_NEXT;                                                          \
+#define JCC(n)                                                                                                          \
+    static int jcc_##n(struct soft_cpu *c, const struct insn *i)                                                        \
+    {                                                                                                                   \
+        return cc_test(c, n) ? jump_relative(c, i) : INSN_FALL;                                                         \
     }
 JCC(0) JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14) JCC(15)
 
@@ -52,11 +52,13 @@ static int jmp_rm(struct soft_cpu *c, const struct insn *i)
     if (rm_load(c, i, i->opsize, &target) || target_check(c, i, &target))
         return INSN_FAULT;
     c->rip = target;
-    return INSN_JUMP;
+    return INSN_NEAR;
 }
 
 bool bind_jmp(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
 {
+    if (i->opcode == 0xea || (i->opcode == 0xff && z->raw.modrm.reg == 5))
+        return false; /* far */
     i->fn = i->opcode == 0xff ? jmp_rm : jmp_rel;
     return true;
 }
@@ -67,7 +69,7 @@ static int call_rel(struct soft_cpu *c, const struct insn *i)
     if (target_check(c, i, &target) || stack_push(c, i->opsize, next))
         return INSN_FAULT;
     c->rip = target;
-    return INSN_JUMP;
+    return INSN_NEAR;
 }
 
 static int call_rm(struct soft_cpu *c, const struct insn *i)
@@ -76,11 +78,13 @@ static int call_rm(struct soft_cpu *c, const struct insn *i)
     if (rm_load(c, i, i->opsize, &target) || target_check(c, i, &target) || stack_push(c, i->opsize, next))
         return INSN_FAULT;
     c->rip = target;
-    return INSN_JUMP;
+    return INSN_NEAR;
 }
 
 bool bind_call(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
 {
+    if (i->opcode == 0x9a || (i->opcode == 0xff && z->raw.modrm.reg == 3))
+        return false; /* far */
     i->fn = i->opcode == 0xff ? call_rm : call_rel;
     return true;
 }
@@ -97,11 +101,13 @@ static int ret_near(struct soft_cpu *c, const struct insn *i)
     if (i->imm)
         stack_set(c, c->gpr[RSP] + i->imm);
     c->rip = target;
-    return INSN_JUMP;
+    return INSN_NEAR;
 }
 
 bool bind_ret(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
 {
+    if (i->opcode != 0xc2 && i->opcode != 0xc3)
+        return false; /* far */
     i->imm = i->opcode == 0xc2 ? i->imm & 0xffff : 0;
     i->fn = ret_near;
     return true;
@@ -109,7 +115,7 @@ bool bind_ret(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
 
 static int jcxz(struct soft_cpu *c, const struct insn *i)
 {
-    return reg_get(c, RCX, i->addrsize) == 0 ? jump_relative(c, i) : INSN_NEXT;
+    return reg_get(c, RCX, i->addrsize) == 0 ? jump_relative(c, i) : INSN_FALL;
 }
 
 bool bind_jcxz(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
@@ -127,7 +133,7 @@ static int loop_any(struct soft_cpu *c, const struct insn *i)
     if (i->opcode != 0xe2)
         go = go && !!(c->cc & CC_Z) == (i->opcode & 1);
     if (!go)
-        return INSN_NEXT;
+        return INSN_FALL;
     int r = jump_relative(c, i);
     if (r == INSN_FAULT)
         c->gpr[RCX] = old;

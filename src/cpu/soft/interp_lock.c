@@ -28,7 +28,7 @@ static int xchg_m_plain(struct soft_cpu *c, const struct insn *i)
     if (rmw_load(c, i, i->opsize, &m, &v) || rmw_store(c, i->opsize, &m, reg_get(c, i->reg, i->opsize)))
         return INSN_FAULT;
     reg_set(c, i->reg, i->opsize, v);
-    return stored(c);
+    return INSN_NEXT;
 }
 
 static int xchg_m(struct soft_cpu *c, const struct insn *i)
@@ -64,12 +64,12 @@ bool bind_xchg(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
     return true;
 }
 
-#define XADD_OP(n, T, S, sfx)                                                                                            \
-    case n: {                                                                                                            \
-        T a = v, b = reg_get(c, i->reg, n);                                                                              \
-        __asm__("add" sfx " %2, %0" CC_SAVE : "+&r"(a), "=&a"(ax) : "r"(b) : "cc");                                      \
-        sum = a;                                                                                                         \
-        break;                                                                                                           \
+#define XADD_OP(n, T, S, sfx)                                                                                           \
+    case n: {                                                                                                           \
+        T a = v, b = reg_get(c, i->reg, n);                                                                             \
+        __asm__("add" sfx " %2, %0" CC_SAVE : "+&r"(a), "=&a"(ax) : "r"(b) : "cc");                                     \
+        sum = a;                                                                                                        \
+        break;                                                                                                          \
     }
 static uint64_t add_flags(struct soft_cpu *c, const struct insn *i, uint64_t v, uint16_t *cc)
 {
@@ -98,15 +98,15 @@ static int xadd_m(struct soft_cpu *c, const struct insn *i)
         return INSN_FAULT;
     c->cc = cc;
     reg_set(c, i->reg, i->opsize, v);
-    return stored(c);
+    return INSN_NEXT;
 }
 
-#define XADD_LOCKED(n, T, S, sfx)                                                                                        \
-    case n: {                                                                                                            \
-        T b = v;                                                                                                         \
+#define XADD_LOCKED(n, T, S, sfx)                                                                                       \
+    case n: {                                                                                                           \
+        T b = v;                                                                                                        \
         __asm__ volatile("lock; xadd" sfx " %1, %0" CC_SAVE : "+m"(*(T *)m.host), "+&r"(b), "=&a"(ax) : : "cc", "memory"); \
-        v = b;                                                                                                           \
-        break;                                                                                                           \
+        v = b;                                                                                                          \
+        break;                                                                                                          \
     }
 static int xadd_lock(struct soft_cpu *c, const struct insn *i)
 {
@@ -130,13 +130,13 @@ bool bind_xadd(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
 }
 
 /* CMPXCHG on a local copy: *v is the destination; flags to *cc; true when the accumulator is to take *v. */
-#define CMPXCHG_OP(n, T, S, sfx)                                                                                         \
-    case n: {                                                                                                            \
-        T dst = *v, acc = reg_get(c, RAX, n), src = reg_get(c, i->reg, n);                                               \
-        __asm__("cmp" sfx " %2, %1" CC_SAVE : "=&a"(ax) : "r"(acc), "r"(dst) : "cc");                                    \
-        if (acc == dst)                                                                                                  \
-            *v = src;                                                                                                    \
-        break;                                                                                                           \
+#define CMPXCHG_OP(n, T, S, sfx)                                                                                        \
+    case n: {                                                                                                           \
+        T dst = *v, acc = reg_get(c, RAX, n), src = reg_get(c, i->reg, n);                                              \
+        __asm__("cmp" sfx " %2, %1" CC_SAVE : "=&a"(ax) : "r"(acc), "r"(dst) : "cc");                                   \
+        if (acc == dst)                                                                                                 \
+            *v = src;                                                                                                   \
+        break;                                                                                                          \
     }
 static bool cmpxchg_value(struct soft_cpu *c, const struct insn *i, uint64_t *v, uint16_t *cc)
 {
@@ -170,7 +170,7 @@ static int cmpxchg_m(struct soft_cpu *c, const struct insn *i)
     c->cc = cc;
     if (differs)
         reg_set(c, RAX, i->opsize, v);
-    return stored(c);
+    return INSN_NEXT;
 }
 
 static int cmpxchg_lock(struct soft_cpu *c, const struct insn *i)
@@ -222,7 +222,7 @@ static int cmpxchg8b_plain(struct soft_cpu *c, const struct insn *i)
         c->gpr[RAX] = (uint32_t)v;
         c->gpr[RDX] = v >> 32;
     }
-    return stored(c);
+    return INSN_NEXT;
 }
 
 static int cmpxchg8b(struct soft_cpu *c, const struct insn *i)
@@ -258,7 +258,7 @@ static int cmpxchg16b_plain(struct soft_cpu *c, const struct insn *i)
         c->gpr[RAX] = v[0];
         c->gpr[RDX] = v[1];
     }
-    return stored(c);
+    return INSN_NEXT;
 }
 
 static int cmpxchg16b(struct soft_cpu *c, const struct insn *i)

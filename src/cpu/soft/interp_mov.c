@@ -6,36 +6,36 @@
 
 #define BY_SIZE(f) {f##_1, f##_2, f##_4, f##_8}
 
-#define MOV_HANDLERS(n, T, S, sfx)                                                                                       \
-    static int mov_rr_##n(struct soft_cpu *c, const struct insn *i)                                                      \
-    {                                                                                                                    \
-        reg_set(c, i->rm, n, reg_get(c, i->reg, n));                                                                     \
-        return INSN_NEXT;                                                                                                \
-    }                                                                                                                    \
-    static int mov_ri_##n(struct soft_cpu *c, const struct insn *i)                                                      \
-    {                                                                                                                    \
-        reg_set(c, i->rm, n, i->imm);                                                                                    \
-        return INSN_NEXT;                                                                                                \
-    }                                                                                                                    \
-    static int mov_rm_##n(struct soft_cpu *c, const struct insn *i)                                                      \
-    {                                                                                                                    \
-        uint64_t v;                                                                                                      \
-        if (unlikely(mem_load(c, i, n, &v)))                                                                             \
-            return INSN_FAULT;                                                                                           \
-        reg_set(c, i->reg, n, v);                                                                                        \
-        return INSN_NEXT;                                                                                                \
-    }                                                                                                                    \
-    static int mov_mr_##n(struct soft_cpu *c, const struct insn *i)                                                      \
-    {                                                                                                                    \
-        if (unlikely(mem_store(c, i, n, reg_get(c, i->reg, n))))                                                         \
-            return INSN_FAULT;                                                                                           \
-        return stored(c);                                                                                                \
-    }                                                                                                                    \
-    static int mov_mi_##n(struct soft_cpu *c, const struct insn *i)                                                      \
-    {                                                                                                                    \
-        if (unlikely(mem_store(c, i, n, i->imm)))                                                                        \
-            return INSN_FAULT;                                                                                           \
-        return stored(c);                                                                                                \
+#define MOV_HANDLERS(n, T, S, sfx)                                                                                      \
+    static int mov_rr_##n(struct soft_cpu *c, const struct insn *i)                                                     \
+    {                                                                                                                   \
+        reg_set(c, i->rm, n, reg_get(c, i->reg, n));                                                                    \
+        return INSN_NEXT;                                                                                               \
+    }                                                                                                                   \
+    static int mov_ri_##n(struct soft_cpu *c, const struct insn *i)                                                     \
+    {                                                                                                                   \
+        reg_set(c, i->rm, n, i->imm);                                                                                   \
+        return INSN_NEXT;                                                                                               \
+    }                                                                                                                   \
+    static int mov_rm_##n(struct soft_cpu *c, const struct insn *i)                                                     \
+    {                                                                                                                   \
+        uint64_t v;                                                                                                     \
+        if (unlikely(mem_load(c, i, n, &v)))                                                                            \
+            return INSN_FAULT;                                                                                          \
+        reg_set(c, i->reg, n, v);                                                                                       \
+        return INSN_NEXT;                                                                                               \
+    }                                                                                                                   \
+    static int mov_mr_##n(struct soft_cpu *c, const struct insn *i)                                                     \
+    {                                                                                                                   \
+        if (unlikely(mem_store(c, i, n, reg_get(c, i->reg, n))))                                                        \
+            return INSN_FAULT;                                                                                          \
+        return INSN_NEXT;                                                                                               \
+    }                                                                                                                   \
+    static int mov_mi_##n(struct soft_cpu *c, const struct insn *i)                                                     \
+    {                                                                                                                   \
+        if (unlikely(mem_store(c, i, n, i->imm)))                                                                       \
+            return INSN_FAULT;                                                                                          \
+        return INSN_NEXT;                                                                                               \
     }
 FOR_SIZES(MOV_HANDLERS)
 
@@ -86,19 +86,19 @@ bool bind_mov(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
 }
 
 /* MOVZX, MOVSX, MOVSXD: name, destination size, source size, conversion. */
-#define MOVX_HANDLERS(name, to, from, conv)                                                                              \
-    static int name##_r_##to##from(struct soft_cpu *c, const struct insn *i)                                             \
-    {                                                                                                                    \
-        reg_set(c, i->reg, to, conv(reg_get(c, i->rm, from)));                                                           \
-        return INSN_NEXT;                                                                                                \
-    }                                                                                                                    \
-    static int name##_m_##to##from(struct soft_cpu *c, const struct insn *i)                                             \
-    {                                                                                                                    \
-        uint64_t v;                                                                                                      \
-        if (unlikely(mem_load(c, i, from, &v)))                                                                          \
-            return INSN_FAULT;                                                                                           \
-        reg_set(c, i->reg, to, conv(v));                                                                                 \
-        return INSN_NEXT;                                                                                                \
+#define MOVX_HANDLERS(name, to, from, conv)                                                                             \
+    static int name##_r_##to##from(struct soft_cpu *c, const struct insn *i)                                            \
+    {                                                                                                                   \
+        reg_set(c, i->reg, to, conv(reg_get(c, i->rm, from)));                                                          \
+        return INSN_NEXT;                                                                                               \
+    }                                                                                                                   \
+    static int name##_m_##to##from(struct soft_cpu *c, const struct insn *i)                                            \
+    {                                                                                                                   \
+        uint64_t v;                                                                                                     \
+        if (unlikely(mem_load(c, i, from, &v)))                                                                         \
+            return INSN_FAULT;                                                                                          \
+        reg_set(c, i->reg, to, conv(v));                                                                                \
+        return INSN_NEXT;                                                                                               \
     }
 #define PLAIN(v) (v)
 #define SIGNED8(v) ((uint64_t)(int64_t)(int8_t)(v))
@@ -194,19 +194,19 @@ bool bind_lea(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
 }
 
 /* A false CMOVcc still reads its operand, and clears the upper half of a 32-bit destination. */
-#define CMOV_HANDLERS(n)                                                                                                 \
-    static int cmov_r_##n(struct soft_cpu *c, const struct insn *i)                                                      \
-    {                                                                                                                    \
-        reg_set(c, i->reg, n, reg_get(c, cc_test(c, i->aux) ? i->rm : i->reg, n));                                       \
-        return INSN_NEXT;                                                                                                \
-    }                                                                                                                    \
-    static int cmov_m_##n(struct soft_cpu *c, const struct insn *i)                                                      \
-    {                                                                                                                    \
-        uint64_t v;                                                                                                      \
-        if (unlikely(mem_load(c, i, n, &v)))                                                                             \
-            return INSN_FAULT;                                                                                           \
-        reg_set(c, i->reg, n, cc_test(c, i->aux) ? v : reg_get(c, i->reg, n));                                           \
-        return INSN_NEXT;                                                                                                \
+#define CMOV_HANDLERS(n)                                                                                                \
+    static int cmov_r_##n(struct soft_cpu *c, const struct insn *i)                                                     \
+    {                                                                                                                   \
+        reg_set(c, i->reg, n, reg_get(c, cc_test(c, i->aux) ? i->rm : i->reg, n));                                      \
+        return INSN_NEXT;                                                                                               \
+    }                                                                                                                   \
+    static int cmov_m_##n(struct soft_cpu *c, const struct insn *i)                                                     \
+    {                                                                                                                   \
+        uint64_t v;                                                                                                     \
+        if (unlikely(mem_load(c, i, n, &v)))                                                                            \
+            return INSN_FAULT;                                                                                          \
+        reg_set(c, i->reg, n, cc_test(c, i->aux) ? v : reg_get(c, i->reg, n));                                          \
+        return INSN_NEXT;                                                                                               \
     }
 CMOV_HANDLERS(2)
 CMOV_HANDLERS(4)
@@ -234,7 +234,7 @@ static int setcc_m(struct soft_cpu *c, const struct insn *i)
 {
     if (mem_store(c, i, 1, cc_test(c, i->aux)))
         return INSN_FAULT;
-    return stored(c);
+    return INSN_NEXT;
 }
 
 bool bind_setcc(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
@@ -261,7 +261,7 @@ static int movbe_store(struct soft_cpu *c, const struct insn *i)
 {
     if (mem_store(c, i, i->opsize, byte_swap(reg_get(c, i->reg, i->opsize), i->opsize)))
         return INSN_FAULT;
-    return stored(c);
+    return INSN_NEXT;
 }
 
 bool bind_movbe(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)

@@ -2,56 +2,56 @@
 #include "cpu/soft/interp.h"
 
 /* One-operand multiplication: RDX:RAX = RAX * src on the host, flags and all. arg: 0 MUL, 1 IMUL. */
-#define MUL_WIDE(name, op)                                                                                               \
-    static int name(struct soft_cpu *c, const struct insn *i)                                                            \
-    {                                                                                                                    \
-        uint64_t v, a = c->gpr[RAX], d = 0;                                                                              \
-        uint16_t f;                                                                                                      \
-        if (rm_load(c, i, i->opsize, &v))                                                                                \
-            return INSN_FAULT;                                                                                           \
-        switch (i->opsize) {                                                                                             \
-        case 1:                                                                                                          \
-            __asm__(op "b %b2\n\tmovzwl %%ax, %k1" CC_SAVE : "+a"(a), "=&r"(d) : "r"(v) : "cc");                         \
-            f = a;                                                                                                       \
-            reg_set(c, RAX, 2, d);                                                                                       \
-            break;                                                                                                       \
-        case 2:                                                                                                          \
-            __asm__(op "w %w3\n\tmovzwl %%ax, %k2" CC_SAVE : "+a"(a), "=&d"(d), "=&r"(v) : "2"(v) : "cc");               \
-            f = a;                                                                                                       \
-            reg_set(c, RAX, 2, v);                                                                                       \
-            reg_set(c, RDX, 2, d);                                                                                       \
-            break;                                                                                                       \
-        case 4:                                                                                                          \
-            __asm__(op "l %k3\n\tmovl %%eax, %k2" CC_SAVE : "+a"(a), "=&d"(d), "=&r"(v) : "2"(v) : "cc");                \
-            f = a;                                                                                                       \
-            reg_set(c, RAX, 4, v);                                                                                       \
-            reg_set(c, RDX, 4, d);                                                                                       \
-            break;                                                                                                       \
-        default:                                                                                                         \
-            __asm__(op "q %3\n\tmovq %%rax, %2" CC_SAVE : "+a"(a), "=&d"(d), "=&r"(v) : "2"(v) : "cc");                  \
-            f = a;                                                                                                       \
-            c->gpr[RAX] = v;                                                                                             \
-            c->gpr[RDX] = d;                                                                                             \
-        }                                                                                                                \
-        c->cc = f;                                                                                                       \
-        return INSN_NEXT;                                                                                                \
+#define MUL_WIDE(name, op)                                                                                              \
+    static int name(struct soft_cpu *c, const struct insn *i)                                                           \
+    {                                                                                                                   \
+        uint64_t v, a = c->gpr[RAX], d = 0;                                                                             \
+        uint16_t f;                                                                                                     \
+        if (rm_load(c, i, i->opsize, &v))                                                                               \
+            return INSN_FAULT;                                                                                          \
+        switch (i->opsize) {                                                                                            \
+        case 1:                                                                                                         \
+            __asm__(op "b %b2\n\tmovzwl %%ax, %k1" CC_SAVE : "+a"(a), "=&r"(d) : "r"(v) : "cc");                        \
+            f = a;                                                                                                      \
+            reg_set(c, RAX, 2, d);                                                                                      \
+            break;                                                                                                      \
+        case 2:                                                                                                         \
+            __asm__(op "w %w3\n\tmovzwl %%ax, %k2" CC_SAVE : "+a"(a), "=&d"(d), "=&r"(v) : "2"(v) : "cc");              \
+            f = a;                                                                                                      \
+            reg_set(c, RAX, 2, v);                                                                                      \
+            reg_set(c, RDX, 2, d);                                                                                      \
+            break;                                                                                                      \
+        case 4:                                                                                                         \
+            __asm__(op "l %k3\n\tmovl %%eax, %k2" CC_SAVE : "+a"(a), "=&d"(d), "=&r"(v) : "2"(v) : "cc");               \
+            f = a;                                                                                                      \
+            reg_set(c, RAX, 4, v);                                                                                      \
+            reg_set(c, RDX, 4, d);                                                                                      \
+            break;                                                                                                      \
+        default:                                                                                                        \
+            __asm__(op "q %3\n\tmovq %%rax, %2" CC_SAVE : "+a"(a), "=&d"(d), "=&r"(v) : "2"(v) : "cc");                 \
+            f = a;                                                                                                      \
+            c->gpr[RAX] = v;                                                                                            \
+            c->gpr[RDX] = d;                                                                                            \
+        }                                                                                                               \
+        c->cc = f;                                                                                                      \
+        return INSN_NEXT;                                                                                               \
     }
 MUL_WIDE(mul_wide, "mul")
 MUL_WIDE(imul_wide, "imul")
 
 /* Two and three operands. */
-#define IMUL_REG(n, T, sfx)                                                                                              \
-    static int imul_##n(struct soft_cpu *c, const struct insn *i)                                                        \
-    {                                                                                                                    \
-        uint64_t v;                                                                                                      \
-        if (rm_load(c, i, n, &v))                                                                                        \
-            return INSN_FAULT;                                                                                           \
-        T a = v, b = i->aux ? i->imm : reg_get(c, i->reg, n);                                                            \
-        uint32_t ax;                                                                                                     \
-        __asm__("imul" sfx " %2, %0" CC_SAVE : "+&r"(a), "=&a"(ax) : "r"(b) : "cc");                                     \
-        reg_set(c, i->reg, n, a);                                                                                        \
-        c->cc = ax;                                                                                                      \
-        return INSN_NEXT;                                                                                                \
+#define IMUL_REG(n, T, sfx)                                                                                             \
+    static int imul_##n(struct soft_cpu *c, const struct insn *i)                                                       \
+    {                                                                                                                   \
+        uint64_t v;                                                                                                     \
+        if (rm_load(c, i, n, &v))                                                                                       \
+            return INSN_FAULT;                                                                                          \
+        T a = v, b = i->aux ? i->imm : reg_get(c, i->reg, n);                                                           \
+        uint32_t ax;                                                                                                    \
+        __asm__("imul" sfx " %2, %0" CC_SAVE : "+&r"(a), "=&a"(ax) : "r"(b) : "cc");                                    \
+        reg_set(c, i->reg, n, a);                                                                                       \
+        c->cc = ax;                                                                                                     \
+        return INSN_NEXT;                                                                                               \
     }
 IMUL_REG(2, uint16_t, "w")
 IMUL_REG(4, uint32_t, "l")

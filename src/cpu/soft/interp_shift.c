@@ -6,35 +6,35 @@
 
 #define BY_SIZE(f) {f##_1, f##_2, f##_4, f##_8}
 
-#define SHIFT_OP(n, T, S, sfx, op)                                                                                       \
-    INLINE T op##_##n(T a, uint8_t count, uint16_t *cc)                                                                  \
-    {                                                                                                                    \
-        uint32_t ax = *cc;                                                                                               \
-        __asm__(CC_RESTORE #op sfx " %%cl, %0" CC_SAVE : "+&r"(a), "+&a"(ax) : "c"(count) : "cc");                       \
-        *cc = ax;                                                                                                        \
-        return a;                                                                                                        \
-    }                                                                                                                    \
-    static int op##_r_i_##n(struct soft_cpu *c, const struct insn *i)                                                    \
-    {                                                                                                                    \
-        reg_set(c, i->rm, n, op##_##n(reg_get(c, i->rm, n), i->imm, &c->cc));                                            \
-        return INSN_NEXT;                                                                                                \
-    }                                                                                                                    \
-    static int op##_r_c_##n(struct soft_cpu *c, const struct insn *i)                                                    \
-    {                                                                                                                    \
-        reg_set(c, i->rm, n, op##_##n(reg_get(c, i->rm, n), c->gpr[RCX], &c->cc));                                       \
-        return INSN_NEXT;                                                                                                \
-    }                                                                                                                    \
-    static int op##_m_##n(struct soft_cpu *c, const struct insn *i)                                                      \
-    {                                                                                                                    \
-        struct rmw m;                                                                                                    \
-        uint64_t v;                                                                                                      \
-        if (rmw_load(c, i, n, &m, &v))                                                                                   \
-            return INSN_FAULT;                                                                                           \
-        uint16_t cc = c->cc;                                                                                             \
-        if (rmw_store(c, n, &m, op##_##n(v, i->aux ? c->gpr[RCX] : i->imm, &cc)))                                        \
-            return INSN_FAULT;                                                                                           \
-        c->cc = cc;                                                                                                      \
-        return stored(c);                                                                                                \
+#define SHIFT_OP(n, T, S, sfx, op)                                                                                      \
+    INLINE T op##_##n(T a, uint8_t count, uint16_t *cc)                                                                 \
+    {                                                                                                                   \
+        uint32_t ax = *cc;                                                                                              \
+        __asm__(CC_RESTORE #op sfx " %%cl, %0" CC_SAVE : "+&r"(a), "+&a"(ax) : "c"(count) : "cc");                      \
+        *cc = ax;                                                                                                       \
+        return a;                                                                                                       \
+    }                                                                                                                   \
+    static int op##_r_i_##n(struct soft_cpu *c, const struct insn *i)                                                   \
+    {                                                                                                                   \
+        reg_set(c, i->rm, n, op##_##n(reg_get(c, i->rm, n), i->imm, &c->cc));                                           \
+        return INSN_NEXT;                                                                                               \
+    }                                                                                                                   \
+    static int op##_r_c_##n(struct soft_cpu *c, const struct insn *i)                                                   \
+    {                                                                                                                   \
+        reg_set(c, i->rm, n, op##_##n(reg_get(c, i->rm, n), c->gpr[RCX], &c->cc));                                      \
+        return INSN_NEXT;                                                                                               \
+    }                                                                                                                   \
+    static int op##_m_##n(struct soft_cpu *c, const struct insn *i)                                                     \
+    {                                                                                                                   \
+        struct rmw m;                                                                                                   \
+        uint64_t v;                                                                                                     \
+        if (rmw_load(c, i, n, &m, &v))                                                                                  \
+            return INSN_FAULT;                                                                                          \
+        uint16_t cc = c->cc;                                                                                            \
+        if (rmw_store(c, n, &m, op##_##n(v, i->aux ? c->gpr[RCX] : i->imm, &cc)))                                       \
+            return INSN_FAULT;                                                                                          \
+        c->cc = cc;                                                                                                     \
+        return INSN_NEXT;                                                                                               \
     }
 FOR_SIZES(SHIFT_OP, rol)
 FOR_SIZES(SHIFT_OP, ror)
@@ -58,12 +58,12 @@ bool bind_shift(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
     return true;
 }
 
-#define SHIFTD_OP(n, T, S, sfx, op)                                                                                      \
-    case n: {                                                                                                            \
-        T d = v, s = reg_get(c, i->reg, n);                                                                              \
-        __asm__(CC_RESTORE #op sfx " %%cl, %2, %0" CC_SAVE : "+&r"(d), "+&a"(ax) : "r"(s), "c"(count) : "cc");           \
-        v = d;                                                                                                           \
-        break;                                                                                                           \
+#define SHIFTD_OP(n, T, S, sfx, op)                                                                                     \
+    case n: {                                                                                                           \
+        T d = v, s = reg_get(c, i->reg, n);                                                                             \
+        __asm__(CC_RESTORE #op sfx " %%cl, %2, %0" CC_SAVE : "+&r"(d), "+&a"(ax) : "r"(s), "c"(count) : "cc");          \
+        v = d;                                                                                                          \
+        break;                                                                                                          \
     }
 /* aux: bit 0 count in CL, bit 1 SHRD. */
 static uint64_t shiftd_value(struct soft_cpu *c, const struct insn *i, uint64_t v, uint16_t *cc)
@@ -100,7 +100,7 @@ static int shiftd_m(struct soft_cpu *c, const struct insn *i)
     if (rmw_load(c, i, i->opsize, &m, &v) || rmw_store(c, i->opsize, &m, shiftd_value(c, i, v, &cc)))
         return INSN_FAULT;
     c->cc = cc;
-    return stored(c);
+    return INSN_NEXT;
 }
 
 bool bind_shiftd(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)

@@ -11,7 +11,7 @@ static int push_r_64(struct soft_cpu *c, const struct insn *i)
     if (unlikely(seg_linear(c, SS, c->gpr[RSP] - 8, 8, true, &lin)) || unlikely(mmu_write64(c, lin, c->gpr[i->rm])))
         return INSN_FAULT;
     c->gpr[RSP] -= 8;
-    return stored(c);
+    return INSN_NEXT;
 }
 
 static int pop_r_64(struct soft_cpu *c, const struct insn *i)
@@ -26,18 +26,18 @@ static int pop_r_64(struct soft_cpu *c, const struct insn *i)
 
 static int push_r(struct soft_cpu *c, const struct insn *i)
 {
-    return stack_push(c, i->opsize, reg_get(c, i->rm, i->opsize)) ? INSN_FAULT : stored(c);
+    return stack_push(c, i->opsize, reg_get(c, i->rm, i->opsize)) ? INSN_FAULT : INSN_NEXT;
 }
 static int push_i(struct soft_cpu *c, const struct insn *i)
 {
-    return stack_push(c, i->opsize, i->imm) ? INSN_FAULT : stored(c);
+    return stack_push(c, i->opsize, i->imm) ? INSN_FAULT : INSN_NEXT;
 }
 static int push_m(struct soft_cpu *c, const struct insn *i)
 {
     uint64_t v;
     if (mem_load(c, i, i->opsize, &v) || stack_push(c, i->opsize, v))
         return INSN_FAULT;
-    return stored(c);
+    return INSN_NEXT;
 }
 
 /* aux: segment. CPUs of our model write 16 bits of a wider slot and leave the rest of it alone. */
@@ -47,7 +47,7 @@ static int push_seg(struct soft_cpu *c, const struct insn *i)
     if (seg_linear(c, SS, sp, i->opsize, true, &lin) || mmu_write16(c, lin, c->seg[i->aux].sel))
         return INSN_FAULT;
     stack_set(c, sp);
-    return stored(c);
+    return INSN_NEXT;
 }
 
 bool bind_push(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
@@ -87,7 +87,7 @@ static int pop_m(struct soft_cpu *c, const struct insn *i)
         c->gpr[RSP] = sp;
         return INSN_FAULT;
     }
-    return stored(c);
+    return INSN_NEXT;
 }
 
 bool bind_pop(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
@@ -109,7 +109,7 @@ static int pusha(struct soft_cpu *c, const struct insn *i)
             return INSN_FAULT;
         }
     }
-    return stored(c);
+    return INSN_NEXT;
 }
 
 static int popa(struct soft_cpu *c, const struct insn *i)
@@ -152,7 +152,7 @@ static int pushf_any(struct soft_cpu *c, const struct insn *i)
             return exc_raise_code(c, EXC_GP, 0);
         f = (f & ~(uint64_t)FLAG_IF) | FLAG_IOPL | (f & FLAG_VIF ? FLAG_IF : 0);
     }
-    return stack_push(c, i->opsize, f) ? INSN_FAULT : stored(c);
+    return stack_push(c, i->opsize, f) ? INSN_FAULT : INSN_NEXT;
 }
 
 /* SDM 2B, POPF. */
@@ -228,7 +228,7 @@ static int enter(struct soft_cpu *c, const struct insn *i)
         goto fault;
     reg_set(c, RBP, n, frame);
     stack_set(c, sp);
-    return stored(c);
+    return INSN_NEXT;
 fault:
     c->gpr[RSP] = old;
     return INSN_FAULT;

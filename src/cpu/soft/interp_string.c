@@ -51,14 +51,12 @@ static int run_linear(struct soft_cpu *c, const struct insn *i, unsigned seg, un
 /* After some iterations: what the handler says when `done` (count is 0 or the condition ended it), and when not. */
 static int iteration_end(struct soft_cpu *c, bool done)
 {
-    if (done)
-        return stored(c);
-    return INSN_JUMP; /* again, from the run loop: RIP is still here */
+    return done ? INSN_NEXT : INSN_JUMP; /* again, from the run loop: RIP is still here */
 }
 
 static bool must_stop(struct soft_cpu *c)
 {
-    return c->slow_step || c->code_changed || atomic_load_explicit(&c->pending, memory_order_relaxed);
+    return c->slow_step || atomic_load_explicit(&c->pending, memory_order_relaxed);
 }
 
 static void copy_up(uint8_t *d, const uint8_t *s, uint64_t n, unsigned size)
@@ -177,11 +175,11 @@ static int lods(struct soft_cpu *c, const struct insn *i)
     return iteration_end(c, !repeated(i) || count == 0);
 }
 
-#define COMPARE_OP(n, T, S, sfx)                                                                                         \
-    case n: {                                                                                                            \
-        T x = a, y = b;                                                                                                  \
-        __asm__("cmp" sfx " %2, %1" CC_SAVE : "=&a"(ax) : "r"(x), "r"(y) : "cc");                                        \
-        break;                                                                                                           \
+#define COMPARE_OP(n, T, S, sfx)                                                                                        \
+    case n: {                                                                                                           \
+        T x = a, y = b;                                                                                                 \
+        __asm__("cmp" sfx " %2, %1" CC_SAVE : "=&a"(ax) : "r"(x), "r"(y) : "cc");                                       \
+        break;                                                                                                          \
     }
 static uint16_t compare_flags(uint64_t a, uint64_t b, unsigned size)
 {
@@ -242,8 +240,8 @@ static int compare(struct soft_cpu *c, const struct insn *i)
 bool bind_string(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
 {
     static insn_fn *const t[] = {movs, stos, lods, compare, compare};
-    if (i->flags & INSN_F_MEM)
-        return false;
+    if (z->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+        return false; /* SSE2's MOVSD and CMPSD */
     i->aux = arg == 4;
     i->fn = t[arg];
     return true;

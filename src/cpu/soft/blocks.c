@@ -1,0 +1,360 @@
+/*
+ * Finding and building blocks, and dropping them when their code is written. Building is the vCPU's own; what is shared between vCPUs, and
+ * with device threads, are page_gen, code_lines and the page flag MEM_PAGE_CODE.
+ *
+ * Order matters when a page becomes code: first the lines are published and writers are told to come by the slow path, then the bytes are
+ * compared again with what was decoded. A vCPU that could still write through an old TLB entry drops it when it handles PEND_TLB, and takes
+ * the page as written then.
+ */
+#include "cpu/soft/blocks.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "cpu/soft/exc.h"
+#include "cpu/soft/mmu.h"
+#include "cpu/soft/seg.h"
+
+#define ARENA_SIZE (16 * MIB)
+#define BLOCK_SIZE_MAX (sizeof(struct soft_block) + (BLOCK_INSNS_MAX + 1) * sizeof(struct insn))
+
+int blocks_init(struct soft_cpu *c, struct err *err)
+{
+    struct soft_blocks *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (s == MAP_FAILED)
+        return err_set(err, -ENOMEM, "no memory for the block cache");
+    s->size = ARENA_SIZE;
+    s->arena = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (s->arena == MAP_FAILED) {
+        munmap(s, sizeof *s);
+        return err_set(err, -ENOMEM, "no memory for the block cache");
+    }
+    c->blocks = s;
+    return 0;
+}
+
+void blocks_free(struct soft_cpu *c)
+{
+    if (!c->blocks)
+        return;
+    munmap(c->blocks->arena, c->blocks->size);
+    munmap(c->blocks, sizeof *c->blocks);
+    c->blocks = NULL;
+}
+
+static void blocks_flush(struct soft_blocks *s)
+{
+    memset(s->hash, 0, sizeof s->hash);
+    memset(s->jump, 0, sizeof s->jump);
+    s->used = 0;
+    s->running = NULL;
+    s->flushes++;
+}
+
+/* 64-byte lines of a page that [off, off + len) touches. */
+static uint64_t lines_mask(unsigned off, unsigned len)
+{
+    unsigned first = off >> 6, last = (off + len - 1) >> 6;
+    return (~0ull << first) & (~0ull >> (63 - last));
+}
+
+/* The page at `gpa` gets code in `lines`: makes every vCPU's writes there come to soft_code_written(). */
+static void code_publish(struct soft_cpu *c, uint64_t index, gpa_t gpa, uint64_t lines)
+{
+    struct soft_engine *e = c->soft;
+    struct mem *m = c->vcpu.engine->cfg.mem;
+    if ((atomic_load(&e->code_lines[index]) & lines) == lines)
+        return;
+    pthread_mutex_lock(&e->code_lock);
+    atomic_fetch_or(&e->code_lines[index], lines);
+    bool fresh = !(atomic_fetch_or(&m->page_flags[index], MEM_PAGE_CODE) & MEM_PAGE_CODE);
+    pthread_mutex_unlock(&e->code_lock);
+    if (!fresh)
+        return;
+    mmu_protect_code(c, gpa);
+    for (unsigned k = 0; k < e->engine.cfg.cpus; k++) {
+        struct soft_cpu *o = e->cpu[k];
+        if (!o || o == c)
+            continue;
+        pthread_mutex_lock(&o->wprotect.lock);
+        bool full = o->wprotect.n == ARRAY_SIZE(o->wprotect.page);
+        if (!full)
+            o->wprotect.page[o->wprotect.n++] = gpa & ~(PAGE_SIZE - 1);
+        pthread_mutex_unlock(&o->wprotect.lock);
+        /* No wake-up: a halted vCPU looks before it runs again. */
+        atomic_fetch_or(&o->pending, full ? PEND_TLB_ALL : PEND_TLB);
+    }
+}
+
+/* The page's code is no more. True if there was any in `lines`. */
+static bool code_drop(struct soft_engine *e, uint64_t index, uint64_t lines)
+{
+    struct mem *m = e->engine.cfg.mem;
+    if (!(atomic_load(&e->code_lines[index]) & lines))
+        return false;
+    pthread_mutex_lock(&e->code_lock);
+    atomic_fetch_add(&e->page_gen[index], 1);
+    atomic_store(&e->code_lines[index], 0);
+    atomic_fetch_and(&m->page_flags[index], (uint8_t)~MEM_PAGE_CODE);
+    pthread_mutex_unlock(&e->code_lock);
+    return true;
+}
+
+void code_requests_slow(struct soft_cpu *c)
+{
+    struct soft_engine *e = c->soft;
+    struct mem *m = e->engine.cfg.mem;
+    gpa_t page[ARRAY_SIZE(c->wprotect.page)];
+    uint32_t p = atomic_fetch_and(&c->pending, ~(PEND_TLB | PEND_TLB_ALL));
+    pthread_mutex_lock(&c->wprotect.lock);
+    unsigned n = c->wprotect.n;
+    memcpy(page, c->wprotect.page, n * sizeof page[0]);
+    c->wprotect.n = 0;
+    pthread_mutex_unlock(&c->wprotect.lock);
+    if (p & PEND_TLB_ALL) { /* which pages it was about is not known: as if all of them had been written */
+        mmu_flush(c, true);
+        for (uint64_t k = 0; k < m->ram_size >> PAGE_SHIFT; k++)
+            if (atomic_load_explicit(&e->code_lines[k], memory_order_relaxed))
+                code_drop(e, k, ~0ull);
+        return;
+    }
+    for (unsigned k = 0; k < n; k++) {
+        const struct mem_range *r = mem_find(m, page[k]);
+        if (mmu_protect_code(c, page[k]) && r && !r->rom)
+            code_drop(e, mem_page_index(m, r->host + (page[k] - r->base)), ~0ull);
+    }
+}
+
+/* Runs in place of the rest of a block whose page was written: fetch again. */
+static int insn_stale(struct soft_cpu *c, const struct insn *i)
+{
+    return INSN_JUMP;
+}
+
+void soft_code_written(struct soft_cpu *c, gpa_t gpa, unsigned len)
+{
+    struct mem *m = c->vcpu.engine->cfg.mem;
+    const struct mem_range *r = mem_find(m, gpa);
+    unsigned off = gpa & (PAGE_SIZE - 1);
+    if (!r || r->rom || len == 0)
+        return;
+    if (!code_drop(c->soft, mem_page_index(m, r->host + (gpa - r->base)), lines_mask(off, MIN(len, PAGE_SIZE - off))))
+        return;
+    c->blocks->invalidations++;
+    struct soft_block *b = c->blocks->running;
+    if (b && !block_valid(b))
+        for (unsigned k = 0; k < b->n; k++)
+            b->insn[k].fn = insn_stale;
+}
+
+void blocks_dma_written(void *soft_engine, gpa_t gpa, uint64_t len)
+{
+    struct soft_engine *e = soft_engine;
+    struct mem *m = e->engine.cfg.mem;
+    while (len) {
+        unsigned off = gpa & (PAGE_SIZE - 1);
+        uint64_t n = MIN(len, PAGE_SIZE - off);
+        const struct mem_range *r = mem_find(m, gpa);
+        if (r && !r->rom)
+            code_drop(e, mem_page_index(m, r->host + (gpa - r->base)), lines_mask(off, n));
+        gpa += n;
+        len -= n;
+    }
+}
+
+/* Behind the last instruction of a block. */
+static int block_end(struct soft_cpu *c, const struct insn *i)
+{
+    return INSN_END;
+}
+
+static bool ends_block(const struct insn *i)
+{
+    switch (i->mnemonic) {
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL:
+    case ZYDIS_MNEMONIC_RET:
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ:
+    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSRET:
+    case ZYDIS_MNEMONIC_SYSENTER:
+    case ZYDIS_MNEMONIC_SYSEXIT:
+    case ZYDIS_MNEMONIC_INT:
+    case ZYDIS_MNEMONIC_INT3:
+    case ZYDIS_MNEMONIC_HLT:
+    case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:
+        return true;
+    default:
+        return i->mnemonic >= ZYDIS_MNEMONIC_JB && i->mnemonic <= ZYDIS_MNEMONIC_JZ;
+    }
+}
+
+/*
+ * Decodes up to `max` instructions from `bytes` (`avail` of them) into b. Returns the bytes used, 0 when not even the first is complete.
+ */
+static unsigned decode_run(struct soft_cpu *c, struct soft_block *b, const uint8_t *bytes, unsigned avail, unsigned max)
+{
+    unsigned used = 0;
+    b->n = 0;
+    while (b->n < max && used < avail) {
+        struct insn *i = &b->insn[b->n];
+        int len = insn_decode(c, bytes + used, avail - used, c->mode, i);
+        if (len == 0)
+            break;
+        b->n++;
+        used += i->len;
+        if (len < 0 || ends_block(i))
+            break;
+    }
+    b->insn[b->n].fn = block_end;
+    b->bytes = used;
+    return used;
+}
+
+static uint64_t next_page(const struct soft_cpu *c, uint64_t lin)
+{
+    lin = (lin | (PAGE_SIZE - 1)) + 1;
+    return c->mode & MODE_CS64 ? lin : (uint32_t)lin;
+}
+
+/* One instruction out of MMIO, or one that the cache cannot keep. */
+static struct soft_block *block_once(struct soft_cpu *c, uint64_t lin)
+{
+    struct soft_block *b = &c->blocks->once;
+    uint8_t buf[15];
+    unsigned n = 15;
+    /* A fault on bytes behind the instruction does not count. */
+    unsigned in_page = PAGE_SIZE - (lin & (PAGE_SIZE - 1));
+    if (n > in_page)
+        n = in_page;
+    if (mmu_fetch_bytes(c, lin, buf, n))
+        return NULL;
+    memset(b, 0, sizeof *b);
+    b->mode = c->mode;
+    b->page = &c->blocks->rom_gen;
+    b->once = true;
+    if (!decode_run(c, b, buf, n, 1)) {
+        if (mmu_fetch_bytes(c, next_page(c, lin), buf + n, 15 - n))
+            return NULL;
+        decode_run(c, b, buf, 15, 1);
+    }
+    return b;
+}
+
+/* The page at `host`: its generation word, and its index if it is RAM. */
+static const _Atomic uint32_t *page_word(struct soft_cpu *c, const uint8_t *host, uint64_t *index)
+{
+    struct mem *m = c->vcpu.engine->cfg.mem;
+    if ((uintptr_t)host - (uintptr_t)m->ram >= m->ram_size) {
+        *index = ~0ull;
+        return &c->blocks->rom_gen;
+    }
+    *index = mem_page_index(m, host);
+    return &c->soft->page_gen[*index];
+}
+
+static struct soft_block *block_build(struct soft_cpu *c, uint64_t lin, const uint8_t *host, gpa_t gpa)
+{
+    struct soft_blocks *s = c->blocks;
+    if (s->size - s->used < BLOCK_SIZE_MAX)
+        blocks_flush(s);
+    struct soft_block *b = (struct soft_block *)(s->arena + s->used);
+    memset(b, 0, sizeof *b);
+    b->gpa = gpa;
+    b->mode = c->mode;
+    uint64_t index, index2;
+    b->page = page_word(c, host, &index);
+    unsigned avail = PAGE_SIZE - (gpa & (PAGE_SIZE - 1));
+    uint8_t copy[BLOCK_INSNS_MAX * 15];
+    for (;;) {
+        b->gen = atomic_load(b->page);
+        b->cross = false;
+        unsigned n = MIN(avail, sizeof copy);
+        memcpy(copy, host, n);
+        unsigned used = decode_run(c, b, copy, n, BLOCK_INSNS_MAX);
+        if (used == 0) { /* the first instruction reaches into the next page */
+            const uint8_t *host2;
+            if (mmu_fetch(c, next_page(c, lin), &host2, &b->gpa2))
+                return NULL;
+            if (!host2)
+                return block_once(c, lin);
+            b->page2 = page_word(c, host2, &index2);
+            b->gen2 = atomic_load(b->page2);
+            b->cross = true;
+            memcpy(copy + avail, host2, 15);
+            used = decode_run(c, b, copy, avail + 15, 1);
+            if (index2 != ~0ull)
+                code_publish(c, index2, b->gpa2, lines_mask(0, MAX(used, avail + 1) - avail));
+            if (memcmp(copy + avail, host2, MAX(used, avail) - avail))
+                continue;
+        }
+        if (index != ~0ull)
+            code_publish(c, index, gpa, lines_mask(gpa & (PAGE_SIZE - 1), MIN(used, avail)));
+        if (!memcmp(copy, host, MIN(used, avail)))
+            break;
+    }
+    s->used += ALIGN_UP(sizeof *b + (b->n + 1) * sizeof(struct insn), 64);
+    s->built++;
+    return b;
+}
+
+struct soft_block *block_find(struct soft_cpu *c, uint64_t lin)
+{
+    struct soft_blocks *s = c->blocks;
+    const uint8_t *host;
+    gpa_t gpa, gpa2;
+    if (!(c->mode & MODE_CS64)) {
+        if (c->rip > c->seg[CS].limit) {
+            (void)exc_raise_code(c, EXC_GP, 0);
+            return NULL;
+        }
+    } else if ((uint64_t)((int64_t)lin >> 47) + 1 > 1) {
+        (void)exc_raise_code(c, EXC_GP, 0);
+        return NULL;
+    }
+    if (mmu_fetch(c, lin, &host, &gpa))
+        return NULL;
+    if (!host)
+        return block_once(c, lin);
+    struct soft_block **head = &s->hash[(gpa ^ gpa >> 14) & (BLOCK_HASH - 1)], *b;
+    for (struct soft_block **p = head; (b = *p); p = &b->hash_next) {
+        if (b->gpa != gpa || b->mode != c->mode)
+            continue;
+        if (!block_valid(b)) {
+            *p = b->hash_next;
+            break;
+        }
+        if (b->cross) {
+            if (mmu_fetch(c, next_page(c, lin), &host, &gpa2))
+                return NULL;
+            if (gpa2 != b->gpa2) { /* mapped elsewhere now */
+                *p = b->hash_next;
+                if (mmu_fetch(c, lin, &host, &gpa))
+                    return NULL;
+                break;
+            }
+        }
+        goto found;
+    }
+    b = block_build(c, lin, host, gpa);
+    if (!b || b->once)
+        return b;
+    head = &s->hash[(gpa ^ gpa >> 14) & (BLOCK_HASH - 1)];
+    b->hash_next = *head;
+    *head = b;
+found:
+    if (!block_in_limit(c, b)) { /* one at a time, then it is clear which one leaves the segment */
+        b = block_once(c, lin);
+        if (b && !block_in_limit(c, b)) {
+            (void)exc_raise_code(c, EXC_GP, 0);
+            return NULL;
+        }
+        return b;
+    }
+    *jump_slot(c, lin) = (struct jump_entry){.lin = lin, .epoch = c->code_epoch, .to = b};
+    return b;
+}
