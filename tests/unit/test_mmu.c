@@ -18,22 +18,6 @@
 #define RAM (16 * MIB)
 #define PHYS_BITS 40
 
-/* The run loop is not part of this test. */
-__attribute__((weak)) void pending_set(struct soft_cpu *c, uint32_t bits)
-{
-    atomic_fetch_or(&c->pending, bits);
-}
-__attribute__((weak)) void flags_write(struct soft_cpu *c, uint64_t value, uint64_t mask)
-{
-    flags_set_status(c, (flags_status(c) & ~mask) | (value & mask & FLAGS_STATUS));
-    c->rflags_rest = (c->rflags_rest & ~(mask & ~(uint64_t)FLAGS_STATUS)) | (value & mask & ~(uint64_t)FLAGS_STATUS);
-    soft_mode_changed(c);
-}
-
-__attribute__((weak)) void soft_code_written(struct soft_cpu *c, gpa_t gpa, uint64_t len)
-{
-}
-
 struct fixture {
     struct mem *mem;
     struct soft_engine engine;
