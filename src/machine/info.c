@@ -51,6 +51,14 @@ int vm_vcpu_state(struct vm *vm, unsigned cpu, struct cpu_state *s, struct err *
     return code;
 }
 
+unsigned vm_disks(const struct vm *vm, struct vm_disk *ret, unsigned max)
+{
+    unsigned n = 0;
+    for (; n < vm->n_blks && n < max; n++)
+        ret[n] = (struct vm_disk){&vm->domain->disks[n], vm->blks[n]->driver, vm->blks[n]->size, vm->blks[n]->read_only};
+    return n;
+}
+
 int vm_read_phys(struct vm *vm, uint64_t gpa, void *buf, size_t len)
 {
     return mem_read(vm->mem, gpa, buf, len);

@@ -63,6 +63,14 @@ const char *vm_engine_why(const struct vm *vm);
 int vm_vcpu_tid(const struct vm *vm, unsigned cpu);
 /* The vCPU's state, stopping it for a moment if it runs. */
 int vm_vcpu_state(struct vm *vm, unsigned cpu, struct cpu_state *s, struct err *err);
+/* The open images, in the order of the domain's disks. */
+struct vm_disk {
+    const struct domain_disk *disk;
+    const char *format;
+    uint64_t size; /* bytes */
+    bool read_only;
+};
+unsigned vm_disks(const struct vm *vm, struct vm_disk *ret, unsigned max);
 /* Reads guest physical memory. -EFAULT. */
 int vm_read_phys(struct vm *vm, uint64_t gpa, void *buf, size_t len);
 /* Texts for people; the caller frees them. */
