@@ -191,11 +191,11 @@ void soft_step(struct soft_cpu *c)
 {
     bool tf = c->rflags_rest & FLAG_TF;
     uint64_t lin = code_linear(c), rip = c->rip;
-    c->int_shadow = false;
     if (c->slow_step && dbg_check_fetch(c, lin)) {
         deliver(c);
         return;
     }
+    c->int_shadow = false; /* it covered the start of this instruction */
     struct soft_block *b = block_find(c, lin);
     if (!b) {
         deliver(c);
