@@ -15,6 +15,7 @@
 #include "dev/virtio/blk.h"
 #include "dev/virtio/console.h"
 #include "dev/virtio/net.h"
+#include "dev/virtio/p9.h"
 #include "dev/virtio/rng.h"
 #include "dev/virtio/virtio_mmio.h"
 #include "dev/virtio/virtio_pci.h"
@@ -37,6 +38,7 @@ const struct device_type *const device_types[] = {
     &virtio_console_type,
     &virtio_mmio_type,
     &virtio_net_type,
+    &virtio_p9_type,
     &virtio_pci_type,
     &virtio_rng_type,
     NULL,
