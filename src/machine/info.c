@@ -18,6 +18,11 @@ enum vm_end vm_ended(const struct vm *vm)
     return vm->end;
 }
 
+int vm_exit_status(const struct vm *vm)
+{
+    return atomic_load(&vm->exit_status);
+}
+
 const struct domain *vm_domain(const struct vm *vm)
 {
     return vm->domain;

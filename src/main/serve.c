@@ -205,6 +205,7 @@ static const struct {
     [VM_END_TRIPLE_FAULT] = {CLI_TRIPLE_FAULT, true, true, "guest-reset"},
     [VM_END_ERROR] = {CLI_ERROR, false, true, "host-error"},
     [VM_END_QUIT] = {CLI_OK, false, false, "host-ui"},
+    [VM_END_DEBUG_EXIT] = {CLI_OK, true, false, "guest-shutdown"}, /* the status is the guest's */
 };
 
 static void on_end(void *opaque, enum vm_end end, const char *why)
@@ -218,10 +219,11 @@ static void on_end(void *opaque, enum vm_end end, const char *why)
     enum domain_action action = end == VM_END_POWEROFF ? s->domain->on_poweroff
                                 : end == VM_END_RESET  ? s->domain->on_reboot
                                                        : s->domain->on_crash;
-    s->status = ends[end].status;
+    int status = end == VM_END_DEBUG_EXIT ? vm_exit_status(s->vm) : ends[end].status;
+    s->status = status;
     if (end != VM_END_QUIT && action == DOMAIN_ACTION_PRESERVE)
         return; /* the monitor, or a signal, ends it */
-    finish(s, ends[end].status);
+    finish(s, status);
 }
 
 static void on_signal(void *opaque, uint32_t events)
