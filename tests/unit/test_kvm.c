@@ -415,6 +415,52 @@ static void test_irqchip_state(void **state)
     guest_free(g);
 }
 
+/*
+ * Instructions that an emulating KVM may lack: CMPXCHG16B, INT3 through the IDT and back, SSE2 arithmetic. The result
+ * is the same whether KVM or the interpreter executed them.
+ */
+static void test_odd_instructions(void **state)
+{
+    struct guest *g = guest_new(1);
+    struct cpu_state s;
+    CODE(g, 0x100000, 0xbf, 0x00, 0x00, 0x20, 0x00, /* mov edi, 200000h */
+         0xb8, 0x11, 0, 0, 0, 0xba, 0x22, 0, 0, 0,  /* mov eax, 11h; mov edx, 22h */
+         0xbb, 0x33, 0, 0, 0, 0xb9, 0x44, 0, 0, 0,  /* mov ebx, 33h; mov ecx, 44h */
+         0xf0, 0x48, 0x0f, 0xc7, 0x0f,              /* lock cmpxchg16b [rdi] */
+         0x0f, 0x94, 0x47, 0x20,                    /* setz [rdi+20h] */
+         0xcc,                                      /* int3 */
+         0x66, 0x0f, 0xfe, 0xc0,                    /* paddd xmm0, xmm0 */
+         0x66, 0x0f, 0x7f, 0x47, 0x40,              /* movdqa [rdi+40h], xmm0 */
+         0xe6, PORT_DONE, 0xf4, 0xeb, 0xfd);
+    CODE(g, 0x101000, 0xc6, 0x47, 0x21, 0x5a, 0x48, 0xcf); /* mov byte [rdi+21h], 5ah; iretq */
+    assert_int_equal(mem_write64(g->mem, 0x200000, 0x11), 0);
+    assert_int_equal(mem_write64(g->mem, 0x200008, 0x22), 0);
+    assert_int_equal(mem_write64(g->mem, 0x510, 0x00af9b000000ffff), 0); /* GDT */
+    assert_int_equal(mem_write64(g->mem, 0x518, 0x00cf93000000ffff), 0);
+    assert_int_equal(mem_write64(g->mem, 0x20000 + 3 * 16, 0x00108e0000101000), 0); /* IDT: vector 3 at 101000h */
+    assert_int_equal(mem_write64(g->mem, 0x20000 + 3 * 16 + 8, 0), 0);
+    start_long(g, 0, 0x100000);
+    assert_int_equal(g->e->ops->get_state(g->v[0], &s, &g->err), 0);
+    s.idt = (struct cpu_table){0x20000, 0xfff};
+    for (unsigned i = 0; i < 4; i++)
+        le32_put(s.xsave + 160 + 4 * i, 0x01010101 * (i + 1));
+    le64_put(s.xsave + 512, XCR0_X87 | XCR0_SSE);
+    assert_int_equal(g->e->ops->set_state(g->v[0], &s, &g->err), 0);
+    assert_int_equal(run(g, 0), VCPU_EXIT_KICKED);
+    uint64_t lo, hi, flags, x;
+    assert_int_equal(mem_read64(g->mem, 0x200000, &lo) | mem_read64(g->mem, 0x200008, &hi) |
+                         mem_read64(g->mem, 0x200020, &flags) | mem_read64(g->mem, 0x200048, &x),
+                     0);
+    assert_int_equal(lo, 0x33);
+    assert_int_equal(hi, 0x44);
+    assert_int_equal(flags & 0xffff, 0x5a01);
+    assert_int_equal(x, 0x0808080806060606);
+    char text[1000];
+    g->e->ops->info(g->e, text, sizeof text);
+    print_message("%s", text);
+    guest_free(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -428,6 +474,7 @@ int main(void)
         cmocka_unit_test(test_triple_fault),
         cmocka_unit_test(test_kick),
         cmocka_unit_test(test_irqchip_state),
+        cmocka_unit_test(test_odd_instructions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -113,6 +113,10 @@ static int init(struct kvm_engine *k, struct err *err)
         if (ioctl(k->vm, KVM_ENABLE_CAP, &cap) < 0)
             return err_errno(err, -errno, "KVM: more than 255 CPUs");
     }
+    /* For user code too, where KVM would give the guest #UD. Older kernels cannot: user code must do without the odd
+     * instruction there. */
+    struct kvm_enable_cap fail = {.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE, .args = {1}};
+    ioctl(k->vm, KVM_ENABLE_CAP, &fail);
     r = kvm_irq_init(k, err);
     if (r < 0)
         return r;
@@ -253,6 +257,11 @@ static void kvm_info(struct engine *e, char *buf, size_t size)
                           : 0;
             n += w > 0 ? (size_t)w : 0;
         }
+        uint64_t assisted = k->cpu[i] && n < size ? atomic_load(&k->cpu[i]->assisted) : 0;
+        int w = assisted ? snprintf(buf + n, size - n, "CPU %u: %llu instructions interpreted\n", i,
+                                    (unsigned long long)assisted)
+                         : 0;
+        n += w > 0 ? (size_t)w : 0;
     }
 }
 

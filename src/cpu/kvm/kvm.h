@@ -35,6 +35,7 @@ struct kvm_vcpu {
     bool running;
 
     struct kvm_assist *assist; /* made at the first need */
+    _Atomic uint64_t assisted; /* instructions that it executed */
     _Atomic uint64_t exits[KVM_EXIT_NOTIFY + 1];
 };
 
@@ -115,16 +116,24 @@ void kvm_vcpu_signal(struct vcpu *v, enum vcpu_signal what, unsigned arg);
 
 /* regs.c */
 enum {
-    KVM_PART_CORE = 1, /* general registers, segments, control registers, pending events */
-    KVM_PART_VEC = 2,  /* XSAVE area, XCR0 */
-    KVM_PART_MSRS = 4, /* MSRs but the TSC */
-    KVM_PART_REST = 8, /* debug registers, run state, TSC */
-    KVM_PART_ALL = 15,
+    KVM_PART_CORE = 1,  /* general registers, segments, control registers, pending events */
+    KVM_PART_VEC = 2,   /* XSAVE area, XCR0 */
+    KVM_PART_MSRS = 4,  /* MSRs but the TSC */
+    KVM_PART_DEBUG = 8, /* debug registers */
+    KVM_PART_RUN = 16,  /* run state */
+    KVM_PART_TSC = 32,
+    KVM_PART_ALL = 63,
 };
 void kvm_find_msrs(struct kvm_vcpu *v);
 int kvm_get_parts(struct kvm_vcpu *v, struct cpu_state *s, unsigned parts, struct err *err);
 int kvm_set_parts(struct kvm_vcpu *v, const struct cpu_state *s, unsigned parts, struct err *err);
+/* Reads `n` MSRs by their index fields; from the first one that KVM does not know, values stay. */
+void kvm_read_msrs(struct kvm_vcpu *v, struct cpu_msr *m, unsigned n);
 int kvm_get_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t *ret);
 int kvm_set_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t value);
+
+/* assist.c. Executes the instruction at which KVM stopped. 0: go on; 1: triple fault; -errno. */
+int kvm_assist_step(struct kvm_vcpu *v, struct err *err);
+void kvm_assist_free(struct kvm_vcpu *v);
 
 #endif

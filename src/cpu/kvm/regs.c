@@ -18,6 +18,16 @@ struct msr_list {
 /* KVM's own: wall clock, system time, async page fault, steal time, EOI (Linux, Documentation/virt/kvm/x86/msr.rst). */
 static const uint32_t kvm_msrs[] = {0x4b564d00, 0x4b564d01, 0x4b564d02, 0x4b564d03, 0x4b564d04, 0x4b564d05, 0x4b564d06};
 
+void kvm_read_msrs(struct kvm_vcpu *v, struct cpu_msr *m, unsigned n)
+{
+    struct msr_list l = {.head.nmsrs = MIN(n, (unsigned)KVM_MSRS_MAX)};
+    for (unsigned i = 0; i < l.head.nmsrs; i++)
+        l.entry[i].index = m[i].index;
+    int got = ioctl(v->fd, KVM_GET_MSRS, &l);
+    for (int i = 0; i < got; i++)
+        m[i].value = l.entry[i].data;
+}
+
 int kvm_get_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t *ret)
 {
     struct msr_list l = {.head.nmsrs = 1, .entry[0].index = msr};
@@ -302,15 +312,29 @@ static int set_msrs(struct kvm_vcpu *v, const struct cpu_state *s, struct err *e
     return 0;
 }
 
-static int get_rest(struct kvm_vcpu *v, struct cpu_state *s, struct err *err)
+static int get_debug(struct kvm_vcpu *v, struct cpu_state *s, struct err *err)
 {
     struct kvm_debugregs d;
-    struct kvm_mp_state m;
-    if (ioctl(v->fd, KVM_GET_DEBUGREGS, &d) < 0 || ioctl(v->fd, KVM_GET_MP_STATE, &m) < 0)
-        return err_errno(err, -errno, "cannot read the state of CPU %u from KVM", v->vcpu.index);
+    if (ioctl(v->fd, KVM_GET_DEBUGREGS, &d) < 0)
+        return err_errno(err, -errno, "KVM_GET_DEBUGREGS");
+    memset(s->dr, 0, sizeof s->dr);
     memcpy(s->dr, d.db, sizeof d.db);
     s->dr[6] = d.dr6;
     s->dr[7] = d.dr7;
+    return 0;
+}
+
+static int set_debug(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err)
+{
+    struct kvm_debugregs d = {.db = {s->dr[0], s->dr[1], s->dr[2], s->dr[3]}, .dr6 = s->dr[6], .dr7 = s->dr[7]};
+    return ioctl(v->fd, KVM_SET_DEBUGREGS, &d) < 0 ? err_errno(err, -errno, "KVM_SET_DEBUGREGS") : 0;
+}
+
+static int get_run_state(struct kvm_vcpu *v, struct cpu_state *s, struct err *err)
+{
+    struct kvm_mp_state m;
+    if (ioctl(v->fd, KVM_GET_MP_STATE, &m) < 0)
+        return err_errno(err, -errno, "KVM_GET_MP_STATE");
     switch (m.mp_state) {
     case KVM_MP_STATE_UNINITIALIZED:
         s->run_state = CPU_WAIT_INIT;
@@ -325,10 +349,10 @@ static int get_rest(struct kvm_vcpu *v, struct cpu_state *s, struct err *err)
     default:
         s->run_state = CPU_RUNNABLE;
     }
-    return kvm_get_msr(v, MSR_TSC, &s->tsc);
+    return 0;
 }
 
-static int set_rest(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err)
+static int set_run_state(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err)
 {
     static const uint32_t states[] = {
         [CPU_RUNNABLE] = KVM_MP_STATE_RUNNABLE,
@@ -336,39 +360,48 @@ static int set_rest(struct kvm_vcpu *v, const struct cpu_state *s, struct err *e
         [CPU_WAIT_INIT] = KVM_MP_STATE_UNINITIALIZED,
         [CPU_WAIT_SIPI] = KVM_MP_STATE_INIT_RECEIVED,
     };
-    struct kvm_debugregs d = {.db = {s->dr[0], s->dr[1], s->dr[2], s->dr[3]}, .dr6 = s->dr[6], .dr7 = s->dr[7]};
     struct kvm_mp_state m = {.mp_state = (unsigned)s->run_state < ARRAY_SIZE(states) ? states[s->run_state]
                                                                                      : KVM_MP_STATE_RUNNABLE};
-    if (ioctl(v->fd, KVM_SET_DEBUGREGS, &d) < 0 || ioctl(v->fd, KVM_SET_MP_STATE, &m) < 0)
-        return err_errno(err, -errno, "KVM does not take the state of CPU %u", v->vcpu.index);
+    return ioctl(v->fd, KVM_SET_MP_STATE, &m) < 0 ? err_errno(err, -errno, "KVM_SET_MP_STATE") : 0;
+}
+
+static int get_tsc(struct kvm_vcpu *v, struct cpu_state *s, struct err *err)
+{
+    int r = kvm_get_msr(v, MSR_TSC, &s->tsc);
+    return r < 0 ? err_errno(err, r, "KVM does not give the TSC") : 0;
+}
+
+static int set_tsc(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err)
+{
     int r = kvm_set_msr(v, MSR_TSC, s->tsc);
     return r < 0 ? err_errno(err, r, "KVM does not take the TSC") : 0;
 }
 
+/* In the order in which they must be set: events and MSRs want the control registers there. */
+static const struct {
+    unsigned part;
+    int (*get)(struct kvm_vcpu *v, struct cpu_state *s, struct err *err);
+    int (*set)(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err);
+} all_parts[] = {
+    {KVM_PART_CORE, get_core, set_core},          {KVM_PART_VEC, get_vec, set_vec},
+    {KVM_PART_MSRS, get_msrs, set_msrs},          {KVM_PART_DEBUG, get_debug, set_debug},
+    {KVM_PART_RUN, get_run_state, set_run_state}, {KVM_PART_TSC, get_tsc, set_tsc},
+};
+
 int kvm_get_parts(struct kvm_vcpu *v, struct cpu_state *s, unsigned parts, struct err *err)
 {
     int r = 0;
-    if (parts & KVM_PART_CORE)
-        r = get_core(v, s, err);
-    if (r >= 0 && (parts & KVM_PART_VEC))
-        r = get_vec(v, s, err);
-    if (r >= 0 && (parts & KVM_PART_MSRS))
-        r = get_msrs(v, s, err);
-    if (r >= 0 && (parts & KVM_PART_REST))
-        r = get_rest(v, s, err);
+    for (unsigned i = 0; r >= 0 && i < ARRAY_SIZE(all_parts); i++)
+        if (parts & all_parts[i].part)
+            r = all_parts[i].get(v, s, err);
     return r;
 }
 
 int kvm_set_parts(struct kvm_vcpu *v, const struct cpu_state *s, unsigned parts, struct err *err)
 {
     int r = 0;
-    if (parts & KVM_PART_CORE)
-        r = set_core(v, s, err);
-    if (r >= 0 && (parts & KVM_PART_VEC))
-        r = set_vec(v, s, err);
-    if (r >= 0 && (parts & KVM_PART_MSRS))
-        r = set_msrs(v, s, err);
-    if (r >= 0 && (parts & KVM_PART_REST))
-        r = set_rest(v, s, err);
+    for (unsigned i = 0; r >= 0 && i < ARRAY_SIZE(all_parts); i++)
+        if (parts & all_parts[i].part)
+            r = all_parts[i].set(v, s, err);
     return r;
 }

@@ -49,6 +49,7 @@ void kvm_vcpu_free(struct kvm_vcpu *v)
 {
     if (!v)
         return;
+    kvm_assist_free(v);
     if (v->run)
         munmap(v->run, kvm_engine_of(v->vcpu.engine)->run_size);
     if (v->fd >= 0)
@@ -132,9 +133,14 @@ static void handle_mmio(struct kvm_vcpu *v)
     }
 }
 
-static enum vcpu_exit internal_error(struct kvm_vcpu *v, struct err *err)
+/* -1: go on. */
+static int internal_error(struct kvm_vcpu *v, struct err *err)
 {
     struct cpu_state s = {0};
+    if (v->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION) {
+        int r = kvm_assist_step(v, err);
+        return r == 0 ? -1 : r > 0 ? VCPU_EXIT_SHUTDOWN : VCPU_EXIT_ERROR;
+    }
     if (kvm_get_parts(v, &s, KVM_PART_CORE, NULL) < 0)
         s.rip = 0;
     err_set(err, -EIO, "CPU %u: KVM gave up at %04x:%016llx (internal error %u)", v->vcpu.index, s.seg[CS].selector,
@@ -173,7 +179,7 @@ static int handle_exit(struct kvm_vcpu *v, struct err *err)
                 (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
         return VCPU_EXIT_ERROR;
     case KVM_EXIT_INTERNAL_ERROR:
-        return (int)internal_error(v, err);
+        return internal_error(v, err);
     default:
         err_set(err, -EIO, "CPU %u: unexpected KVM exit %u", v->vcpu.index, run->exit_reason);
         return VCPU_EXIT_ERROR;
