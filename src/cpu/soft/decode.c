@@ -30,7 +30,7 @@ static const struct row table[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     M(PDEP) = {bind_bmi, 3}, M(PEXT) = {bind_bmi, 4}, M(BLSI) = {bind_bmi, 5}, M(BLSR) = {bind_bmi, 6}, M(BLSMSK) = {bind_bmi, 7},
     M(MULX) = {bind_bmi, 8}, M(ADCX) = {bind_adx, 0}, M(ADOX) = {bind_adx, 1}, M(CRC32) = {bind_crc},
     /* data movement */
-    M(MOV) = {bind_mov}, M(MOVZX) = {bind_movx, 0}, M(MOVSX) = {bind_movx, 1}, M(MOVSXD) = {bind_movx, 2}, M(LEA) = {bind_lea},
+    M(MOV) = {bind_mov}, M(MOVNTI) = {bind_mov}, M(MOVZX) = {bind_movx, 0}, M(MOVSX) = {bind_movx, 1}, M(MOVSXD) = {bind_movx, 2}, M(LEA) = {bind_lea},
     M(XCHG) = {bind_xchg}, M(XADD) = {bind_xadd}, M(CMPXCHG) = {bind_cmpxchg}, M(CMPXCHG8B) = {bind_cmpxchgb, 8},
     M(CMPXCHG16B) = {bind_cmpxchgb, 16}, M(MOVBE) = {bind_movbe}, M(BSWAP) = {bind_bswap}, M(XLAT) = {bind_xlat},
     M(CBW) = {bind_convert}, M(CWDE) = {bind_convert}, M(CDQE) = {bind_convert}, M(CWD) = {bind_convert}, M(CDQ) = {bind_convert},

@@ -63,22 +63,31 @@ bool bind_jmp(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
     return true;
 }
 
-static int call_rel(struct soft_cpu *c, const struct insn *i)
+/* The return address is stored even when the target then faults; RSP is as before. */
+INLINE int call_near(struct soft_cpu *c, const struct insn *i, uint64_t target)
 {
-    uint64_t next = c->rip + i->len, target = next + i->imm;
-    if (target_check(c, i, &target) || stack_push(c, i->opsize, next))
+    uint64_t sp = c->gpr[RSP];
+    if (stack_push(c, i->opsize, c->rip + i->len))
         return INSN_FAULT;
+    if (target_check(c, i, &target)) {
+        c->gpr[RSP] = sp;
+        return INSN_FAULT;
+    }
     c->rip = target;
     return INSN_NEAR;
 }
 
+static int call_rel(struct soft_cpu *c, const struct insn *i)
+{
+    return call_near(c, i, c->rip + i->len + i->imm);
+}
+
 static int call_rm(struct soft_cpu *c, const struct insn *i)
 {
-    uint64_t next = c->rip + i->len, target;
-    if (rm_load(c, i, i->opsize, &target) || target_check(c, i, &target) || stack_push(c, i->opsize, next))
+    uint64_t target;
+    if (rm_load(c, i, i->opsize, &target))
         return INSN_FAULT;
-    c->rip = target;
-    return INSN_NEAR;
+    return call_near(c, i, target);
 }
 
 bool bind_call(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)

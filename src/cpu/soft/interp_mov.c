@@ -43,10 +43,14 @@ bool bind_mov(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
 {
     static insn_fn *const rr[] = BY_SIZE(mov_rr), *const ri[] = BY_SIZE(mov_ri), *const rm[] = BY_SIZE(mov_rm),
                           *const mr[] = BY_SIZE(mov_mr), *const mi[] = BY_SIZE(mov_mi);
-    if (z->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
-        return false;
     unsigned s = size_log(i->opsize);
     bool mem = i->flags & INSN_F_MEM;
+    if (z->mnemonic == ZYDIS_MNEMONIC_MOVNTI) {
+        i->fn = mr[s];
+        return mem;
+    }
+    if (z->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+        return false;
     switch (i->opcode) {
     case 0x88:
     case 0x89:

@@ -40,9 +40,11 @@ static int push_m(struct soft_cpu *c, const struct insn *i)
     return INSN_NEXT;
 }
 
-/* aux: segment. CPUs of our model write 16 bits of a wider slot and leave the rest of it alone. */
+/* aux: segment. CPUs of our model write 16 bits of a 32-bit slot and leave the rest of it alone, but all of a 64-bit one. */
 static int push_seg(struct soft_cpu *c, const struct insn *i)
 {
+    if (i->opsize == 8)
+        return stack_push(c, 8, c->seg[i->aux].sel) ? INSN_FAULT : INSN_NEXT;
     uint64_t sp = stack_trunc(c, c->gpr[RSP] - i->opsize), lin;
     if (seg_linear(c, SS, sp, i->opsize, true, &lin) || mmu_write16(c, lin, c->seg[i->aux].sel))
         return INSN_FAULT;

@@ -90,8 +90,11 @@ static int movs(struct soft_cpu *c, const struct insn *i)
     while (count) {
         uint64_t n = c->slow_step ? 1 : count, src, dst, v;
         void *s = NULL, *d = NULL;
-        if (run_linear(c, i, i->seg, RSI, false, &src, &n) || run_linear(c, i, ES, RDI, true, &dst, &n))
+        if (run_linear(c, i, i->seg, RSI, false, &src, &n))
             return INSN_FAULT;
+        if (run_linear(c, i, ES, RDI, true, &dst, &n)) { /* the load comes first, and so does its fault */
+            return lin_read(c, src, i->opsize, &v) || run_linear(c, i, ES, RDI, true, &dst, &n) ? INSN_FAULT : INSN_JUMP;
+        }
         if (n > 1 && (mmu_page(c, src, MMU_READ, &s) || mmu_page(c, dst, MMU_WRITE, &d)))
             return INSN_FAULT;
         if (s && d) {
@@ -203,11 +206,11 @@ static int compare(struct soft_cpu *c, const struct insn *i)
     while (count && !ended) {
         uint64_t n = c->slow_step ? 1 : count, src = 0, dst, a = reg_get(c, RAX, size), b = 0, k;
         void *s = NULL, *d = NULL;
+        if (run_linear(c, i, ES, RDI, false, &dst, &n)) /* CPUs look there first */
+            return INSN_FAULT;
         if (two && run_linear(c, i, i->seg, RSI, false, &src, &n))
             return INSN_FAULT;
-        if (run_linear(c, i, ES, RDI, false, &dst, &n))
-            return INSN_FAULT;
-        if (n > 1 && ((two && mmu_page(c, src, MMU_READ, &s)) || mmu_page(c, dst, MMU_READ, &d)))
+        if (n > 1 && (mmu_page(c, dst, MMU_READ, &d) || (two && mmu_page(c, src, MMU_READ, &s))))
             return INSN_FAULT;
         if (d && (s || !two)) {
             for (k = 0; k < n && !ended; k++) {
@@ -218,7 +221,7 @@ static int compare(struct soft_cpu *c, const struct insn *i)
             }
         } else {
             k = 1;
-            if ((two && lin_read(c, src, size, &a)) || lin_read(c, dst, size, &b))
+            if (lin_read(c, dst, size, &b) || (two && lin_read(c, src, size, &a)))
                 return INSN_FAULT;
             ended = !repeat_holds(i, a == b);
         }

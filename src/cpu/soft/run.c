@@ -191,14 +191,15 @@ void soft_step(struct soft_cpu *c)
 {
     bool tf = c->rflags_rest & FLAG_TF;
     uint64_t lin = code_linear(c), rip = c->rip;
-    struct soft_block *b;
-    if ((c->slow_step && dbg_check_fetch(c, lin)) || !(b = block_at(c, lin))) {
+    c->int_shadow = false;
+    if (c->slow_step && dbg_check_fetch(c, lin)) {
         deliver(c);
         return;
     }
-    if (c->int_shadow) { /* of the instruction before */
-        c->int_shadow = false;
-        soft_step_changed(c);
+    struct soft_block *b = block_find(c, lin);
+    if (!b) {
+        deliver(c);
+        return;
     }
     c->blocks->running = b;
     const struct insn *i = b->insn;
@@ -218,7 +219,7 @@ void soft_step(struct soft_cpu *c)
     if (!(c->mode & MODE_CS64))
         c->rip = (uint32_t)c->rip;
     c->insns++;
-    if ((c->slow_step || tf) && dbg_insn_done(c, tf))
+    if (c->slow_step && dbg_insn_done(c, tf))
         deliver(c);
 }
 

@@ -113,6 +113,8 @@ MUST_CHECK static inline int vec_check(struct soft_cpu *c, enum vec_rule rule)
 }
 /* #MF when an unmasked x87 exception waits. */
 MUST_CHECK int vec_check_pending(struct soft_cpu *c);
+/* What MMX instructions do to the x87 state: TOP is 0, all registers are in use. The image is in stack order. */
+void vec_enter_mmx(struct soft_vec *v);
 /* Linear address of i's memory operand, with segment and alignment checks. */
 MUST_CHECK int vec_address(struct soft_cpu *c, const struct insn *i, unsigned size, unsigned align, bool write,
                            uint64_t *ret);

@@ -48,6 +48,17 @@ void vec_fix_status(struct soft_vec *v)
     le16_put(v->fx + FX_FSW, fsw);
 }
 
+void vec_enter_mmx(struct soft_vec *v)
+{
+    unsigned top = v->fx[FX_FSW + 1] >> 3 & 7;
+    uint8_t st[128];
+    for (unsigned k = 0; k < 8; k++)
+        memcpy(st + 16 * k, v->fx + FX_ST + 16 * ((k - top) & 7), 16);
+    memcpy(v->fx + FX_ST, st, sizeof st);
+    v->fx[FX_FSW + 1] &= ~0x38;
+    v->fx[FX_FTW] = 0xff;
+}
+
 int vec_check_pending(struct soft_cpu *c)
 {
     if (!(le16_get(c->vec.fx + FX_FSW) & 0x80))
@@ -61,8 +72,11 @@ int vec_check_pending(struct soft_cpu *c)
 
 int vec_address(struct soft_cpu *c, const struct insn *i, unsigned size, unsigned align, bool write, uint64_t *ret)
 {
-    if (seg_linear(c, i->seg, insn_ea(c, i), size, write, ret))
+    if (seg_linear(c, i->seg, insn_ea(c, i), size, write, ret)) {
+        if (align && (insn_ea(c, i) + c->seg[i->seg].base) & (align - 1))
+            return exc_raise_code(c, EXC_GP, 0); /* rather than #SS */
         return INSN_FAULT;
+    }
     if (__builtin_expect(align && (*ret & (align - 1)), 0))
         return exc_raise_code(c, EXC_GP, 0);
     return 0;
@@ -107,8 +121,9 @@ static inline unsigned gpr_number(const struct insn *i, const struct vec_op *op,
 /*
  * SIMD exceptions (SDM 1, 11.5). `flags` is what the masked run raised. Invalid, divide and denormal are found before
  * the operation: when one of them is unmasked the later ones are not reported. Underflow, when unmasked, does not ask
- * for inexactness, which a masked run does: a second one with flush-to-zero tells tiny results. True when the
- * instruction must raise #XM; *flags are then those to set.
+ * for inexactness, which a masked run does: a second one with flush-to-zero tells tiny results. (Precision is what the
+ * masked run says: together with an unmasked overflow or underflow it may say inexact where a CPU does not.) True when
+ * the instruction must raise #XM; *flags are then those to set.
  */
 static bool simd_exception(struct vec_frame *f, const struct vec_op *op, uint32_t mxcsr, uint32_t *flags,
                            const void *fx)
@@ -142,10 +157,8 @@ int vec_exec_plain(struct soft_cpu *c, const struct insn *i)
 
     if (vec_check(c, op->rule))
         return INSN_FAULT;
-    if (mem) {
-        if (vec_address(c, i, op->mem_size, op->align, op->flags & VEC_F_WRITE, &lin))
-            return INSN_FAULT;
-        if (op->flags & VEC_F_READ && operand_read(c, lin, f.mem, op->mem_size))
+    if (mem && op->flags & VEC_F_READ) {
+        if (vec_address(c, i, op->mem_size, op->align, false, &lin) || operand_read(c, lin, f.mem, op->mem_size))
             return INSN_FAULT;
     }
     for (unsigned s = 0; s < VEC_SLOTS; s++)
@@ -179,10 +192,11 @@ int vec_exec_plain(struct soft_cpu *c, const struct insn *i)
         if (careful && simd_exception(&before, op, mxcsr, &raised, NULL))
             return raise_simd(c, mxcsr, raised);
     }
-    if (op->flags & VEC_F_WRITE && mem && mmu_write(c, lin, f.mem, op->mem_size))
-        return INSN_FAULT;
     if (raised & ~mxcsr)
-        le32_put(c->vec.fx + FX_MXCSR, mxcsr | raised);
+        le32_put(c->vec.fx + FX_MXCSR, mxcsr | raised); /* VCVTPS2PH sets them even when its store then faults */
+    if (mem && op->flags & VEC_F_WRITE &&
+        (vec_address(c, i, op->mem_size, op->align, true, &lin) || mmu_write(c, lin, f.mem, op->mem_size)))
+        return INSN_FAULT;
     for (unsigned s = 0; s < VEC_SLOTS; s++)
         if (op->out & BIT(s)) {
             unsigned n = slot_number(i, s);
@@ -203,11 +217,8 @@ int vec_exec_plain(struct soft_cpu *c, const struct insn *i)
 static void fix_pointers(struct soft_cpu *c, const struct insn *i, const struct vec_op *op, const struct vec_frame *f,
                          uint8_t *fx)
 {
-    if (le64_get(fx + FX_FIP) == op->insn_at) {
+    if (le64_get(fx + FX_FIP) == op->insn_at)
         le64_put(fx + FX_FIP, c->rip);
-        if (le16_get(fx + FX_FOP) == op->fop)
-            le16_put(fx + FX_FOP, i->imm);
-    }
     if (le64_get(fx + FX_FDP) == (uintptr_t)f->mem)
         le64_put(fx + FX_FDP, insn_ea(c, i));
 }
@@ -227,8 +238,8 @@ int vec_exec_image(struct soft_cpu *c, const struct insn *i)
     bool pending = !(op->flags & VEC_F_NO_PENDING) && le16_get(fx + FX_FSW) & 0x80;
     if (pending && vec_check_pending(c))
         return INSN_FAULT;
-    if (mem) {
-        if (vec_address(c, i, op->mem_size, op->align, op->flags & VEC_F_WRITE, &lin))
+    if (mem && !store) {
+        if (vec_address(c, i, op->mem_size, op->align, false, &lin))
             return INSN_FAULT;
         if (op->flags & VEC_F_READ && operand_read(c, lin, f.mem, op->mem_size))
             return INSN_FAULT;
@@ -250,7 +261,17 @@ int vec_exec_image(struct soft_cpu *c, const struct insn *i)
         le16_put(fx + FX_FCW, fcw | 0x3f);
         vec_fix_status(&c->vec);
     }
+    /* FOP changes only with an unmasked exception: what goes in must differ from what the stub would leave. */
+    bool track_fop = op->rule == VEC_X87 && op->mem_size <= 10;
+    uint16_t fop = le16_get(fx + FX_FOP);
+    if (track_fop)
+        le16_put(fx + FX_FOP, op->fop ^ 1);
     op->code(&f, fx, after);
+    le16_put(fx + FX_FOP, fop);
+    if (track_fop)
+        le16_put(after + FX_FOP, le16_get(after + FX_FOP) == (op->fop ^ 1) ? fop
+                                 : le16_get(after + FX_FOP) == op->fop     ? i->imm
+                                                                           : le16_get(after + FX_FOP));
     if (pending) {
         le16_put(fx + FX_FCW, fcw);
         vec_fix_status(&c->vec);
@@ -260,8 +281,10 @@ int vec_exec_image(struct soft_cpu *c, const struct insn *i)
 
     if (op->flags & VEC_F_FP) {
         raised = f.mxcsr & MXCSR_FLAGS;
-        if ((mxcsr & MXCSR_MASKS) != MXCSR_MASKS && simd_exception(&f, op, mxcsr, &raised, fx))
+        if ((mxcsr & MXCSR_MASKS) != MXCSR_MASKS && simd_exception(&f, op, mxcsr, &raised, fx)) {
+            vec_enter_mmx(&c->vec);
             return raise_simd(c, mxcsr, raised);
+        }
     }
     le32_put(after + FX_MXCSR, mxcsr | raised);
     if (op->rule == VEC_X87) {
@@ -276,8 +299,15 @@ int vec_exec_image(struct soft_cpu *c, const struct insn *i)
     }
     if (store && op->mem_size > 10)
         vec_env_from_native(c, f.mem, op->mem_size);
-    if (store && operand_write(c, lin, f.mem, op->mem_size))
+    if (store &&
+        (vec_address(c, i, op->mem_size, op->align, true, &lin) || operand_write(c, lin, f.mem, op->mem_size))) {
+        if (op->rule == VEC_MMX) { /* CPUs have set TOP by then, but not the tags */
+            uint8_t ftw = fx[FX_FTW];
+            vec_enter_mmx(&c->vec);
+            fx[FX_FTW] = ftw;
+        }
         return INSN_FAULT;
+    }
     memcpy(fx, after, 416);
     if (pending)
         vec_fix_status(&c->vec);
@@ -317,6 +347,11 @@ static bool uses_mmx(const ZydisDecodedInstruction *z, const ZydisDecodedOperand
         if (ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(ops[k].reg.value) == ZYDIS_REGCLASS_MMX)
             return true;
     return false;
+}
+
+static bool is_x87(const ZydisDecodedInstruction *z)
+{
+    return z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->mnemonic == ZYDIS_MNEMONIC_FISTTP; /* counted as SSE3 */
 }
 
 static bool memory_operand(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops)
@@ -365,7 +400,7 @@ bool vec_claim(struct soft_cpu *c, struct insn *i, const ZydisDecodedInstruction
         return true;
 
     enum vec_rule rule = z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? VEC_AVX
-                         : z->meta.isa_ext == ZYDIS_ISA_EXT_X87        ? VEC_X87
+                         : is_x87(z)                                   ? VEC_X87
                          : uses_mmx(z, ops)                            ? VEC_MMX
                                                                        : VEC_SSE;
     const struct vec_op *op = vec_cache_get(cache, z, ops, bytes, rule);

@@ -4,7 +4,8 @@
  * access goes through the MMU.
  *
  * i->aux is VEX.vvvv (the mask), i->opsize the element's size, i->opcode the number of elements; for gathers i->index
- * is a vector register and i->imm the size of an index.
+ * is a vector register and i->imm holds the size of an index (bits 0-3), the width of the destination that is not
+ * cleared (4-11) and the vector length (12 and up).
  */
 #include "cpu/soft/exc.h"
 #include "cpu/soft/mmu.h"
@@ -102,15 +103,16 @@ static int bytes_store(struct soft_cpu *c, const struct insn *i)
         /* MMi is physical register i; the image holds them in stack order. */
         memcpy(mask.b, c->vec.fx + FX_ST + 16 * ((i->rm - top) & 7), 8);
         memcpy(data.b, c->vec.fx + FX_ST + 16 * ((i->reg - top) & 7), 8);
-        int r = store_masked(c, i, &mask, &data, 8, 1);
-        if (r == INSN_NEXT) {
-            uint8_t st[128];
-            for (unsigned k = 0; k < 8; k++)
-                memcpy(st + 16 * k, c->vec.fx + FX_ST + 16 * ((k - top) & 7), 16);
-            memcpy(c->vec.fx + FX_ST, st, sizeof st);
-            c->vec.fx[FX_FSW + 1] &= ~0x38;
-            c->vec.fx[FX_FTW] = 0xff;
+        /* All of the quadword must be writable, whatever the mask says; MASKMOVDQU is not so strict. */
+        uint64_t lin;
+        void *p;
+        if (vec_address(c, i, 8, 0, true, &lin) || mmu_page(c, lin, MMU_WRITE, &p) ||
+            mmu_page(c, lin + 7, MMU_WRITE, &p)) {
+            vec_enter_mmx(&c->vec);
+            return INSN_FAULT;
         }
+        int r = store_masked(c, i, &mask, &data, 8, 1);
+        vec_enter_mmx(&c->vec); /* on a fault, too */
         return r;
     }
     ymm_get(c, i->rm, &mask);
@@ -121,15 +123,17 @@ static int bytes_store(struct soft_cpu *c, const struct insn *i)
 static int gather(struct soft_cpu *c, const struct insn *i)
 {
     struct ymm mask, dst, index;
-    unsigned size = i->opsize, isize = i->imm, n = i->opcode;
+    bool done = false;
+    unsigned size = i->opsize, isize = i->imm & 15, n = i->opcode, width = i->imm >> 4 & 63, vl = i->imm >> 12;
     if (vec_check(c, VEC_AVX))
         return INSN_FAULT;
     ymm_get(c, i->aux, &mask);
     ymm_get(c, i->reg, &dst);
     ymm_get(c, i->index, &index);
     /* The mask is all sign bits from here on, so that a restart sees whole elements. */
-    for (unsigned k = 0; k < n; k++)
+    for (unsigned k = 0; k < vl / size; k++)
         memset(mask.b + k * size, mask_bit(&mask, k, size) ? 0xff : 0, size);
+    memset(mask.b + vl, 0, sizeof mask.b - vl);
     for (unsigned k = 0; k < n; k++) {
         if (mask_bit(&mask, k, size)) {
             int64_t x = isize == 8 ? (int64_t)le64_get(index.b + 8 * k) : (int32_t)le32_get(index.b + 4 * k);
@@ -137,10 +141,13 @@ static int gather(struct soft_cpu *c, const struct insn *i)
             if (i->addrsize == 4)
                 ea = (uint32_t)ea;
             if (seg_linear(c, i->seg, ea, size, false, &lin) || mmu_read(c, lin, dst.b + k * size, size)) {
+                if (done)
+                    memset(dst.b + width, 0, sizeof dst.b - width);
                 ymm_set(c, i->reg, &dst);
                 ymm_set(c, i->aux, &mask);
                 return INSN_FAULT;
             }
+            done = true;
         }
         memset(mask.b + k * size, 0, size);
     }
@@ -163,13 +170,9 @@ static bool claim_gather(struct insn *i, const ZydisDecodedInstruction *z, const
                          unsigned isize, unsigned size)
 {
     unsigned vl = z->raw.vex.L ? 32 : 16;
-    i->imm = isize;
+    i->imm = vl << 12 | MAX(vl / MAX(isize, size) * size, 16u) << 4 | isize;
     i->index = ZydisRegisterGetId(ops[1].mem.index);
-    i->base = ops[1].mem.base == ZYDIS_REGISTER_NONE ? INSN_NOREG : ZydisRegisterGetId(ops[1].mem.base);
-    i->scale = ops[1].mem.scale ? ops[1].mem.scale : 1;
-    i->disp = ops[1].mem.disp.value;
-    i->seg = ZydisRegisterGetId(ops[1].mem.segment);
-    i->addrsize = z->address_width / 8;
+    i->scale = 1u << z->raw.sib.scale; /* base, displacement and segment are as in any other SIB */
     return claim(i, gather, size, vl / MAX(isize, size));
 }
 

@@ -191,10 +191,14 @@ enum { KIND_XSAVE, KIND_XSAVEOPT, KIND_XSAVEC };
 static int exec_xsave(struct soft_cpu *c, const struct insn *i)
 {
     uint64_t lin, rfbm, bv, write;
-    uint8_t fx[FX_XMM], header[64] = {0};
+    uint8_t fx[FX_XMM], header[16] = {0};
+    void *probe;
     unsigned n = xmm_bytes(c);
 
     if (xsave_check(c, i, true, &lin, &rfbm))
+        return INSN_FAULT;
+    /* CPUs look at the area's end first, whether they will write there or not. */
+    if (mmu_page(c, lin + (rfbm & XCR0_AVX ? XSAVE_SIZE : XSAVE_AVX) - 1, MMU_WRITE, &probe))
         return INSN_FAULT;
     uint64_t use = in_use(c);
     if (i->aux == KIND_XSAVEC) {
@@ -221,7 +225,7 @@ static int exec_xsave(struct soft_cpu *c, const struct insn *i)
         return INSN_FAULT;
     if (write & XCR0_AVX && mmu_write_block(c, lin + XSAVE_AVX, c->vec.ymm_hi, n))
         return INSN_FAULT;
-    return mmu_write(c, lin + XSAVE_HEADER, header, i->aux == KIND_XSAVEC ? 64 : 8) ? INSN_FAULT : INSN_NEXT;
+    return mmu_write(c, lin + XSAVE_HEADER, header, i->aux == KIND_XSAVEC ? 16 : 8) ? INSN_FAULT : INSN_NEXT;
 }
 
 static int exec_xrstor(struct soft_cpu *c, const struct insn *i)

@@ -265,6 +265,13 @@ static bool describe(const ZydisDecodedInstruction *z, const ZydisDecodedOperand
     return true;
 }
 
+/* Instructions whose W is the width of an integer that may also lie in memory. */
+static bool is_scalar_int(ZydisMnemonic m)
+{
+    return m == ZYDIS_MNEMONIC_VPEXTRD || m == ZYDIS_MNEMONIC_VPINSRD || m == ZYDIS_MNEMONIC_VCVTSI2SD ||
+           m == ZYDIS_MNEMONIC_VCVTSI2SS;
+}
+
 /* Writes the instruction with its new operands to `out`; returns its length. */
 static unsigned rewrite(const ZydisDecodedInstruction *z, const uint8_t *bytes, const struct vec_op *op,
                         const uint8_t number[4], uint8_t is4, uint8_t out[16])
@@ -273,7 +280,7 @@ static unsigned rewrite(const ZydisDecodedInstruction *z, const uint8_t *bytes, 
     bool mem = op->mem_size;
     bool modrm = z->attributes & ZYDIS_ATTRIB_HAS_MODRM;
     /* REX.W and VEX.W choose the width of a general register only in 64-bit code; stubs are 64-bit code. */
-    bool w32 = z->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 && op->gin;
+    bool w32 = z->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 && (op->gin || is_scalar_int(z->mnemonic));
     uint8_t reg = number[VEC_SLOT_REG] != 0xff ? number[VEC_SLOT_REG] : z->raw.modrm.reg;
     uint8_t rm = number[VEC_SLOT_RM] != 0xff ? number[VEC_SLOT_RM] : z->raw.modrm.rm;
 
@@ -393,6 +400,9 @@ const struct vec_op *vec_cache_get(struct vec_cache *v, const ZydisDecodedInstru
         case ZYDIS_MNEMONIC_FNSTSW:
         case ZYDIS_MNEMONIC_FNSTENV:
         case ZYDIS_MNEMONIC_FNSAVE:
+        case ZYDIS_MNEMONIC_FENI8087_NOP:
+        case ZYDIS_MNEMONIC_FDISI8087_NOP:
+        case ZYDIS_MNEMONIC_FSETPM287_NOP:
             op.flags |= VEC_F_NO_PENDING;
             break;
         default:
