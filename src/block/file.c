@@ -69,8 +69,7 @@ static int lock(struct file *file, const char *path, struct err *err)
     int ret = lock_image(file->fd, !file->read_only);
     if (ret == -EBUSY)
         return err_set(err, ret, "%s: in use by another process%s", path,
-                       file->read_only ? ", which writes to it"
-                                       : " (a second one could only read, and only if the first does)");
+                       file->read_only ? ", which writes to it" : "");
     if (ret < 0)
         log_warn("%s: this file system has no locks: make sure that nobody else uses the image", path);
     return 0;

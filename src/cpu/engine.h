@@ -110,9 +110,14 @@ struct engine_ops {
     int (*dirty_sync)(struct engine *e, struct err *err);
     /* Text for `info ENGINE` in the monitor; NULL: nothing to say. */
     void (*info)(struct engine *e, char *buf, size_t size);
-    /* All of an engine's own irqchip and clock state, for save/restore; NULL where the machine has it. */
+    /*
+     * All of an engine's own irqchip and clock state, for save/restore; NULL where the machine has it. *len: size of `buf`, then of the
+     * state; with `buf` NULL get says the size only.
+     */
     int (*irqchip_get)(struct engine *e, void *buf, size_t *len, struct err *err);
     int (*irqchip_set)(struct engine *e, const void *buf, size_t len, struct err *err);
+    /* The engine's irqchip as after power-on. At every machine reset, before set_state of the vCPUs. No vCPU runs. */
+    int (*irqchip_reset)(struct engine *e, struct err *err);
 };
 
 /* First members of every engine's and vCPU's own struct. */

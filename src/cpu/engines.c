@@ -8,9 +8,10 @@
 
 #include "cpu/engine.h"
 
-extern const struct engine_ops soft_engine_ops, null_engine_ops;
+extern const struct engine_ops kvm_engine_ops, soft_engine_ops, null_engine_ops;
 
 const struct engine_ops *const engines[] = {
+    &kvm_engine_ops,
     &soft_engine_ops,
     &null_engine_ops,
     NULL,

@@ -454,13 +454,21 @@ void pci_walk(struct pci_bus *bus, void (*fn)(void *opaque, struct pci_dev *d), 
 
 /* ---- state ---- */
 
+static void pre_save(void *obj)
+{
+    struct pci_dev *d = obj;
+    memcpy(d->saved, d->config, sizeof d->saved);
+}
+
 static int post_load(void *obj, uint32_t version, struct err *err)
 {
     struct pci_dev *d = obj;
-    if (le16_get(&d->config[0]) != d->info->vendor || le16_get(&d->config[2]) != d->info->device)
+    if (le16_get(&d->saved[0]) != d->info->vendor || le16_get(&d->saved[2]) != d->info->device)
         return err_set(err, -EINVAL, "saved state of PCI device %s: it is another device (%04x:%04x)", d->dev.id,
-                       le16_get(&d->config[0]), le16_get(&d->config[2]));
+                       le16_get(&d->saved[0]), le16_get(&d->saved[2]));
     pthread_mutex_lock(&d->bus->lock);
+    for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++)
+        d->config[i] = (uint8_t)((d->config[i] & ~d->wmask[i]) | (d->saved[i] & d->wmask[i]));
     update_bars_and_blocked(d);
     pthread_mutex_unlock(&d->bus->lock);
     pci_intx_update(d);
@@ -472,13 +480,13 @@ static int post_load(void *obj, uint32_t version, struct err *err)
 }
 
 static const struct state_field fields[] = {
-    STATE_RAW(struct pci_dev, config),
+    STATE_RAW(struct pci_dev, saved),
     STATE_ARRAY(struct pci_dev, msix_table),
     STATE_ARRAY(struct pci_dev, msix_pba),
     STATE_END,
 };
 
-const struct state_desc pci_dev_state = {"pci", 1, 1, fields, NULL, post_load};
+const struct state_desc pci_dev_state = {"pci", 1, 1, fields, pre_save, post_load};
 
 static const struct state_field bus_fields[] = {
     STATE_U(struct pci_bus, cf8),

@@ -43,6 +43,7 @@ struct pci_dev {
     const struct pci_info *info;
     uint8_t config[PCI_CONFIG_SIZE];
     uint8_t wmask[PCI_CONFIG_SIZE]; /* bits the guest can write */
+    uint8_t saved[PCI_CONFIG_SIZE]; /* config in a state stream: only what the guest can write is taken from it */
     uint16_t next_cap;              /* where pci_add_cap() puts the next one */
     /*
      * Optional hooks, called without the PCI lock: before a config read (to bring d->config up to date); after a config
@@ -95,7 +96,8 @@ void pci_config_write(struct pci_bus *bus, unsigned bdf, unsigned off, unsigned 
 
 /* Ports 0xCF8/0xCFC (mechanism 1), and ECAM over `buses` buses (1 MiB each). */
 int pci_map_ports(struct pci_bus *bus, struct bus *pio, struct err *err);
-/* The reset control register, port 0xcf9, lies inside 0xCF8: byte accesses to it go to `ops`. Before the first vCPU runs. */
+/* The reset control register, port 0xcf9, lies inside 0xCF8: byte accesses to it go to `ops`. Before the first vCPU
+ * runs. */
 void pci_set_reset_control(struct pci_bus *bus, const struct bus_ops *ops, void *opaque);
 int pci_map_ecam(struct pci_bus *bus, struct bus *mmio, uint64_t base, unsigned buses, struct err *err);
 

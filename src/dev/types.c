@@ -2,7 +2,10 @@
 #include "dev/device.h"
 #include "dev/acpi_pm.h"
 #include "dev/debugexit.h"
+#include "dev/fw_cfg.h"
 #include "dev/ged.h"
+#include "dev/hpet.h"
+#include "dev/i8042.h"
 #include "dev/ioapic.h"
 #include "dev/lapic.h"
 #include "dev/pci_host.h"
@@ -10,11 +13,13 @@
 #include "dev/pit.h"
 #include "dev/port92.h"
 #include "dev/pvpanic.h"
+#include "dev/rtc.h"
 #include "dev/uart.h"
 #include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/console.h"
 #include "dev/virtio/net.h"
+#include "dev/virtio/p9.h"
 #include "dev/virtio/rng.h"
 #include "dev/virtio/virtio_mmio.h"
 #include "dev/virtio/virtio_pci.h"
@@ -22,7 +27,10 @@
 const struct device_type *const device_types[] = {
     &acpi_pm_type,
     &debugexit_type,
+    &fw_cfg_type,
     &ged_type,
+    &hpet_type,
+    &i8042_type,
     &ioapic_type,
     &lapic_type,
     &pci_host_type,
@@ -31,12 +39,14 @@ const struct device_type *const device_types[] = {
     &pit_type,
     &port92_type,
     &pvpanic_type,
+    &rtc_type,
     &uart_type,
     &virtio_balloon_type,
     &virtio_blk_type,
     &virtio_console_type,
     &virtio_mmio_type,
     &virtio_net_type,
+    &virtio_p9_type,
     &virtio_pci_type,
     &virtio_rng_type,
     NULL,

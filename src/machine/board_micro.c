@@ -10,7 +10,7 @@
 
 static void power_button(struct vm *vm)
 {
-    ged_power_button(vm->button);
+    ged_power_button(vm->ged);
 }
 
 static int micro_build(struct vm *vm, struct err *err)
@@ -19,11 +19,9 @@ static int micro_build(struct vm *vm, struct err *err)
     if (code < 0)
         return code;
     struct ged_config cfg = {"ged", vm_gsi(vm, GED_GSI), chips_poweroff, chips_reset, vm};
-    struct ged *ged;
-    ged_new(&cfg, &ged);
-    vm_add_device(vm, ged_device(ged));
-    vm->button = ged;
-    if ((code = ged_map(ged, vm->mmio, GED_BASE, vm->pio, err)) < 0)
+    ged_new(&cfg, &vm->ged);
+    vm_add_device(vm, ged_device(vm->ged));
+    if ((code = ged_map(vm->ged, vm->mmio, GED_BASE, vm->pio, err)) < 0 || (code = chips_debugexit(vm, err)) < 0)
         return code;
     return chips_uarts(vm, err);
 }
@@ -41,7 +39,7 @@ static void micro_describe(struct vm *vm, struct acpi_config *acpi)
     acpi->uarts = vm->uarts;
     for (unsigned i = 0; i < vm->mmio_slots; i++)
         acpi->virtio_mmio[acpi->n_virtio_mmio++] = (struct acpi_mmio_device){
-            (uint32_t)(VIRTIO_MMIO_BASE + i * VIRTIO_MMIO_STRIDE), VIRTIO_MMIO_STRIDE, attach_mmio_gsi(i)};
+            VIRTIO_MMIO_BASE + i * VIRTIO_MMIO_STRIDE, VIRTIO_MMIO_STRIDE, attach_mmio_gsi(i)};
 }
 
 const struct board board_micro = {

@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <string.h>
 
+#include "dev/debugexit.h"
 #include "dev/ioapic.h"
 #include "dev/pic.h"
 #include "dev/uart.h"
 #include "machine/chips.h"
+
+/* ---- power ---- */
 
 void chips_poweroff(void *opaque)
 {
@@ -18,6 +21,22 @@ void chips_poweroff(void *opaque)
 void chips_reset(void *opaque)
 {
     vm_want(opaque, WANT_RESET);
+}
+
+static void debug_exit(void *opaque, int status)
+{
+    struct vm *vm = opaque;
+    atomic_store(&vm->exit_status, status);
+    vm_want(vm, WANT_DEBUG_EXIT);
+}
+
+int chips_debugexit(struct vm *vm, struct err *err)
+{
+    struct debugexit_config cfg = {"debugexit", debug_exit, vm};
+    struct debugexit *d;
+    debugexit_new(&cfg, &d);
+    vm_add_device(vm, debugexit_device(d));
+    return debugexit_map(d, vm->pio, DEBUGEXIT_PORT, err);
 }
 
 /* ---- local APICs ---- */

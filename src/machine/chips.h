@@ -9,6 +9,7 @@
 int chips_interrupts(struct vm *vm, bool pic, struct err *err);
 /* The domain's <serial> ports. */
 int chips_uarts(struct vm *vm, struct err *err);
+int chips_debugexit(struct vm *vm, struct err *err);
 /* For chips' hooks: opaque is the struct vm. Any thread. */
 void chips_poweroff(void *opaque);
 void chips_reset(void *opaque);

@@ -18,6 +18,11 @@ enum vm_end vm_ended(const struct vm *vm)
     return vm->end;
 }
 
+int vm_exit_status(const struct vm *vm)
+{
+    return atomic_load(&vm->exit_status);
+}
+
 const struct domain *vm_domain(const struct vm *vm)
 {
     return vm->domain;
@@ -49,6 +54,14 @@ int vm_vcpu_state(struct vm *vm, unsigned cpu, struct cpu_state *s, struct err *
     if (running)
         vcpus_release(vm);
     return code;
+}
+
+unsigned vm_disks(const struct vm *vm, struct vm_disk *ret, unsigned max)
+{
+    unsigned n = 0;
+    for (; n < vm->n_blks && n < max; n++)
+        ret[n] = (struct vm_disk){&vm->domain->disks[n], vm->blks[n]->driver, vm->blks[n]->size, vm->blks[n]->read_only};
+    return n;
 }
 
 int vm_read_phys(struct vm *vm, uint64_t gpa, void *buf, size_t len)

@@ -86,7 +86,10 @@ struct vm {
     struct msi_sink msi;
 
     struct pci_bus *pci;
-    void *button; /* the board's: what its power_button presses */
+    struct acpi_pm *pm; /* q35 */
+    struct ged *ged;    /* micro */
+    struct pit *pit;
+    struct fw_cfg *fw_cfg;
     unsigned uarts; /* bit n: COM n+1 is there */
     struct virtio_dev *balloon;
     unsigned mmio_slots; /* virtio-mmio transports made so far */
@@ -108,12 +111,13 @@ struct vm {
 
     enum vm_status status;
     enum vm_end end;
+    _Atomic int exit_status; /* of the debug-exit port */
     /* What a vCPU thread wants of the main thread: bits of 1 << enum vm_want. */
     _Atomic unsigned wants;
     struct err vcpu_err;
 };
 
-enum vm_want { WANT_RESET, WANT_POWEROFF, WANT_PANIC, WANT_TRIPLE_FAULT, WANT_ERROR };
+enum vm_want { WANT_RESET, WANT_POWEROFF, WANT_PANIC, WANT_TRIPLE_FAULT, WANT_ERROR, WANT_DEBUG_EXIT };
 
 /* vm.c. Asks the main thread for a change; any thread. The vCPU that asks is stopped before its next instruction, or soon. */
 void vm_want(struct vm *vm, enum vm_want want);

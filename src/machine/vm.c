@@ -185,6 +185,8 @@ static void handle_wants(void *opaque)
             do_reset(vm, true);
         else
             halt(vm, VM_SHUTDOWN, VM_EVENT_SHUTDOWN, VM_END_TRIPLE_FAULT, "the guest's CPU stopped by a triple fault");
+    } else if (wants & BIT(WANT_DEBUG_EXIT)) {
+        halt(vm, VM_SHUTDOWN, VM_EVENT_SHUTDOWN, VM_END_DEBUG_EXIT, "the guest wrote to the debug-exit port");
     } else if (wants & BIT(WANT_POWEROFF)) {
         halt(vm, VM_SHUTDOWN, VM_EVENT_SHUTDOWN, VM_END_POWEROFF, "the guest powered off");
     } else if (wants & BIT(WANT_RESET)) {

@@ -23,7 +23,7 @@ enum vm_status { VM_PRELAUNCH, VM_RUNNING, VM_PAUSED, VM_SHUTDOWN, VM_PANICKED, 
 const char *vm_status_name(enum vm_status s); /* QMP's RunState: "running", "guest-panicked", … */
 
 /* How the guest ended. */
-enum vm_end { VM_END_NONE, VM_END_POWEROFF, VM_END_RESET, VM_END_PANIC, VM_END_TRIPLE_FAULT, VM_END_ERROR, VM_END_QUIT };
+enum vm_end { VM_END_NONE, VM_END_POWEROFF, VM_END_RESET, VM_END_PANIC, VM_END_TRIPLE_FAULT, VM_END_ERROR, VM_END_QUIT, VM_END_DEBUG_EXIT };
 
 enum vm_event { VM_EVENT_STOP, VM_EVENT_RESUME, VM_EVENT_RESET, VM_EVENT_POWERDOWN, VM_EVENT_SHUTDOWN, VM_EVENT_PANICKED };
 
@@ -54,6 +54,8 @@ void vm_reset(struct vm *vm);
 
 enum vm_status vm_status(const struct vm *vm);
 enum vm_end vm_ended(const struct vm *vm);
+/* VM_END_DEBUG_EXIT: the status that the guest asked for. */
+int vm_exit_status(const struct vm *vm);
 const struct domain *vm_domain(const struct vm *vm);
 /* Which engine, and why. */
 const char *vm_engine_name(const struct vm *vm);
@@ -63,6 +65,14 @@ const char *vm_engine_why(const struct vm *vm);
 int vm_vcpu_tid(const struct vm *vm, unsigned cpu);
 /* The vCPU's state, stopping it for a moment if it runs. */
 int vm_vcpu_state(struct vm *vm, unsigned cpu, struct cpu_state *s, struct err *err);
+/* The open images, in the order of the domain's disks. */
+struct vm_disk {
+    const struct domain_disk *disk;
+    const char *format;
+    uint64_t size; /* bytes */
+    bool read_only;
+};
+unsigned vm_disks(const struct vm *vm, struct vm_disk *ret, unsigned max);
 /* Reads guest physical memory. -EFAULT. */
 int vm_read_phys(struct vm *vm, uint64_t gpa, void *buf, size_t len);
 /* Texts for people; the caller frees them. */

@@ -42,6 +42,11 @@ struct monitor_disk {
     uint64_t size; /* bytes */
 };
 
+/* The registers that say how a vCPU translates addresses. */
+struct monitor_paging {
+    uint64_t cr0, cr3, cr4, efer;
+};
+
 /*
  * What the machine offers; called on the main loop's thread. Every member must be there, except balloon_* (NULL: the
  * guest has no balloon). Functions that can fail return 0 or -errno with a message; strings that are returned belong to
@@ -60,9 +65,9 @@ struct monitor_vm_ops {
     int (*balloon_set)(void *opaque, uint64_t bytes, struct err *err); /* memory the guest shall have */
     int (*balloon_get)(void *opaque, uint64_t *ret_bytes, struct err *err);
     char *(*registers)(void *opaque, unsigned cpu, struct err *err); /* text; NULL: error */
-    /* Guest memory as `cpu` sees it, or physical. */
-    int (*memory)(void *opaque, unsigned cpu, bool physical, uint64_t addr, void *buf, size_t len, struct err *err);
-    char *(*pci)(void *opaque); /* text */
+    int (*paging)(void *opaque, unsigned cpu, struct monitor_paging *ret, struct err *err);
+    int (*read_phys)(void *opaque, uint64_t gpa, void *buf, size_t len); /* 0 or -EFAULT */
+    char *(*pci)(void *opaque);                                          /* text */
 };
 
 struct monitor_vm {

@@ -75,7 +75,7 @@ struct net_options {
     const char *kind; /* "user" or "tap" */
     const char *ifname;
     unsigned queues;
-    const char *const *publish; /* NULL-terminated "tcp:8080:80" for user */
+    const char *const *publish; /* NULL-terminated "tcp|udp:[ADDR:]HOST[-LAST][:GUEST]" for user */
     const uint8_t *mac;         /* 6 bytes */
 };
 

@@ -413,24 +413,21 @@ static void passt_close(struct net *net)
     free(p);
 }
 
-static bool port_ok(const char *s, size_t len)
+/* A port number at *s, which goes past it; 0 when there is none. */
+static unsigned get_port(const char **s)
 {
-    unsigned v = 0;
-    if (!len || len > 5)
-        return false;
-    for (size_t i = 0; i < len; i++) {
-        if (s[i] < '0' || s[i] > '9')
-            return false;
-        v = v * 10 + (unsigned)(s[i] - '0');
-    }
-    return v > 0 && v < 65536;
+    unsigned v = 0, digits = 0;
+    for (; **s >= '0' && **s <= '9' && digits < 6; (*s)++, digits++)
+        v = v * 10 + (unsigned)(**s - '0');
+    return v < 65536 ? v : 0;
 }
 
-/* "tcp:[ADDR:]HOST[:GUEST]" as passt's option and its value; ADDR of IPv6 in brackets. */
+/* "tcp:[ADDR:]HOST[-LAST][:GUEST]" as passt's option and its value; ADDR of IPv6 in brackets. */
 static int parse_publish(const char *s, const char **ret_opt, char *val, size_t size, struct err *err)
 {
-    static const char usage[] = "network 'user': publish '%s': expected tcp|udp:[ADDRESS:]HOSTPORT[:GUESTPORT]";
-    const char *p = s;
+    static const char usage[] = "network 'user': publish '%s': expected tcp|udp:[ADDRESS:]HOSTPORT[-LAST][:GUESTPORT]";
+    const char *p = s, *addr = NULL;
+    size_t naddr = 0;
     if (!strncmp(p, "tcp:", 4))
         *ret_opt = "-t";
     else if (!strncmp(p, "udp:", 4))
@@ -438,8 +435,6 @@ static int parse_publish(const char *s, const char **ret_opt, char *val, size_t 
     else
         return err_set(err, -EINVAL, usage, s);
     p += 4;
-    const char *addr = NULL;
-    size_t naddr = 0;
     if (*p == '[') {
         addr = p + 1;
         naddr = strcspn(addr, "]");
@@ -453,13 +448,20 @@ static int parse_publish(const char *s, const char **ret_opt, char *val, size_t 
             return err_set(err, -EINVAL, usage, s);
         p += naddr + 1;
     }
-    size_t nhost = strcspn(p, ":");
-    const char *guest = p[nhost] ? p + nhost + 1 : p;
-    if (!port_ok(p, nhost) || !port_ok(guest, p[nhost] ? strlen(guest) : nhost) || naddr > 64 ||
+    unsigned first = get_port(&p), last = first, guest = first;
+    if (*p == '-') {
+        p++;
+        last = get_port(&p);
+    }
+    if (*p == ':') {
+        p++;
+        guest = get_port(&p);
+    }
+    if (*p || !first || last < first || !guest || guest + (last - first) > 65535 || naddr > 64 ||
         (addr && strspn(addr, "0123456789abcdefABCDEF.:%") < naddr))
         return err_set(err, -EINVAL, usage, s);
-    snprintf(val, size, "%.*s%s%.*s:%.*s", (int)naddr, addr ? addr : "", addr ? "/" : "", (int)nhost, p,
-             (int)(p[nhost] ? strlen(guest) : nhost), guest);
+    snprintf(val, size, "%.*s%s%u-%u:%u-%u", (int)naddr, addr ? addr : "", addr ? "/" : "", first, last, guest,
+             guest + (last - first));
     return 0;
 }
 

@@ -309,9 +309,20 @@ static void passt_missing_is_said(void **s)
 
 static void publish_is_checked(void **s)
 {
-    static const char *const bad[] = {"tcp:",         "80:80",       "tcp:0:1",     "tcp:80:",          "tcp:80:99999",
-                                      "tcp:80:80:80", "udp:[::1:80", "tcp:1.2.3.4", "tcp:1.2.3.4/x:80", "sctp:1:1",
-                                      "tcp:80 -x:1",  NULL};
+    static const char *const bad[] = {"tcp:",
+                                      "80:80",
+                                      "tcp:0:1",
+                                      "tcp:80:",
+                                      "tcp:80:99999",
+                                      "tcp:80:80:80",
+                                      "udp:[::1:80",
+                                      "tcp:1.2.3.4",
+                                      "tcp:1.2.3.4/x:80",
+                                      "sctp:1:1",
+                                      "tcp:80 -x:1",
+                                      "tcp:90-80:1",
+                                      "tcp:80-90:65530",
+                                      NULL};
     struct guest g = {0};
     assert_int_equal(loop_new(&g.loop, NULL), 0);
     for (unsigned i = 0; bad[i]; i++) {

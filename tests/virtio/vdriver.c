@@ -309,7 +309,10 @@ static bool get_split(struct vdq *q, unsigned *ret_id, uint32_t *ret_len)
         return false;
     gpa_t at = q->device + 4 + 8 * (q->used_idx++ % q->size);
     CHECK(mem_read32(q->vd->mem, at, &id) == 0 && mem_read32(q->vd->mem, at + 4, &len) == 0);
-    CHECK(id < q->size);
+    if (id >= q->size || q->nfree + q->ndesc[id] > q->size) {
+        q->bad = true; /* the test wrote over its own ring, or the device is wrong */
+        return false;
+    }
     give_free(q, id);
     *ret_id = id;
     *ret_len = len;
@@ -325,7 +328,10 @@ static bool get_packed(struct vdq *q, unsigned *ret_id, uint32_t *ret_len)
     if (!(flags & 1 << 7) != !q->used_wrap || !(flags & 1 << 15) != !q->used_wrap)
         return false;
     CHECK(mem_read16(q->vd->mem, at + 12, &id) == 0 && mem_read32(q->vd->mem, at + 8, &len) == 0);
-    CHECK(id < q->size);
+    if (id >= q->size || q->nfree + q->ndesc[id] > q->size) {
+        q->bad = true; /* the test wrote over its own ring, or the device is wrong */
+        return false;
+    }
     q->used_idx = (uint16_t)(q->used_idx + q->ndesc[id]);
     if (q->used_idx >= q->size) {
         q->used_idx = (uint16_t)(q->used_idx - q->size);

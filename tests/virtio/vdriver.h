@@ -41,6 +41,7 @@ struct vdq {
     struct vd *vd;
     unsigned index, size;
     bool packed;
+    bool bad; /* an id came back that was not given out */
     gpa_t desc, driver, device;
     uint16_t avail_idx, used_idx; /* free running (split), slot (packed) */
     bool avail_wrap, used_wrap;

@@ -316,6 +316,14 @@ struct soft_block *block_find(struct soft_cpu *c, uint64_t lin)
         (void)exc_raise_code(c, EXC_GP, 0);
         return NULL;
     }
+    if (c->uncached) {
+        struct soft_block *one = block_once(c, lin);
+        if (one && !block_in_limit(c, one)) {
+            (void)exc_raise_code(c, EXC_GP, 0);
+            return NULL;
+        }
+        return one;
+    }
     if (mmu_fetch(c, lin, &host, &gpa))
         return NULL;
     if (!host)

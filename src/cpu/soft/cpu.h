@@ -104,6 +104,7 @@ struct soft_cpu {
     bool int_shadow;  /* no interrupt before the next instruction is done (STI, MOV SS) */
     bool slow_step;   /* TF, hardware breakpoints or a shadow: run one instruction at a time with checks */
     bool halted;
+    bool uncached;   /* keep no decoded code: the guest runs elsewhere too (the KVM engine's helper) */
     bool irq_waits;    /* the APIC has an interrupt, IF is 0: flags_write() looks again */
     _Atomic uint32_t pending;
     _Atomic bool sleeping; /* in HLT, waiting for `pending` */

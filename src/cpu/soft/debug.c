@@ -57,11 +57,10 @@ int dbg_check_fetch(struct soft_cpu *c, uint64_t lin)
 
 int dbg_insn_done(struct soft_cpu *c, bool tf)
 {
-    if (!c->rf_fresh && (c->rflags_rest & FLAG_RF)) {
+    if (!c->rf_fresh)
         c->rflags_rest &= ~(uint64_t)FLAG_RF;
-        soft_step_changed(c);
-    }
     c->rf_fresh = false;
+    soft_step_changed(c); /* a shadow may have ended, too */
     if (c->tf_swallowed)
         tf = false;
     c->tf_swallowed = false;

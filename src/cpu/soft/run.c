@@ -191,15 +191,14 @@ void soft_step(struct soft_cpu *c)
 {
     bool tf = c->rflags_rest & FLAG_TF;
     uint64_t lin = code_linear(c), rip = c->rip;
-    c->int_shadow = false;
-    if (c->slow_step && dbg_check_fetch(c, lin)) {
+    struct soft_block *b;
+    if ((c->slow_step && dbg_check_fetch(c, lin)) || !(b = block_at(c, lin))) {
         deliver(c);
         return;
     }
-    struct soft_block *b = block_find(c, lin);
-    if (!b) {
-        deliver(c);
-        return;
+    if (c->int_shadow) { /* of the instruction before */
+        c->int_shadow = false;
+        soft_step_changed(c);
     }
     c->blocks->running = b;
     const struct insn *i = b->insn;
@@ -219,7 +218,7 @@ void soft_step(struct soft_cpu *c)
     if (!(c->mode & MODE_CS64))
         c->rip = (uint32_t)c->rip;
     c->insns++;
-    if (c->slow_step && dbg_insn_done(c, tf))
+    if ((c->slow_step || tf) && dbg_insn_done(c, tf))
         deliver(c);
 }
 

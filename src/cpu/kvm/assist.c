@@ -1,0 +1,239 @@
+/*
+ * Instructions that this host's KVM cannot emulate: the software interpreter executes them on the vCPU's state, and KVM
+ * goes on. Some hosts' KVM emulates all kernel code and lacks such as CMPXCHG16B, INT3 and XSAVE; every host's KVM may
+ * meet an odd instruction on MMIO.
+ *
+ * On the vCPU's thread, inside vcpu_run. The interpreter keeps no decoded code here (soft_cpu.uncached) and drops its
+ * TLB each time, as the guest changes both behind its back. Interrupts stay with KVM. One instruction at a time, so
+ * that accesses to KVM's own interrupt controllers come to KVM.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "cpu/kvm/kvm.h"
+#include "cpu/soft/exc.h"
+#include "cpu/soft/insn.h"
+#include "cpu/soft/sys.h"
+
+extern const struct engine_ops soft_engine_ops;
+
+/* What instructions can read or change beside registers. */
+static const uint32_t assist_msrs[] = {MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP,   MSR_STAR,   MSR_LSTAR,
+                                       MSR_CSTAR,       MSR_FMASK,        MSR_KERNEL_GS_BASE, MSR_TSC_AUX};
+
+#define XSAVE_HEADER 512
+#define XSAVE_AVX 576
+#define XSAVE_AVX_END 832
+#define XSAVE_OURS 7ull
+
+struct kvm_assist {
+    struct kvm_vcpu *v;
+    struct cpu_bus bus;
+    struct engine *engine; /* a software engine of one CPU */
+    struct soft_cpu *cpu;
+    struct cpu_state before, after;
+    uint64_t cr8, apic_base;
+    bool syncing; /* state is being copied: APIC MSRs need no look into KVM */
+};
+
+static const struct cpu_bus *machine_bus(const struct kvm_assist *a)
+{
+    return a->v->vcpu.engine->cfg.bus;
+}
+
+static uint64_t assist_pio_read(void *o, unsigned cpu, uint16_t port, unsigned size)
+{
+    struct kvm_assist *a = o;
+    return machine_bus(a)->pio_read(machine_bus(a)->opaque, a->v->vcpu.index, port, size);
+}
+
+static void assist_pio_write(void *o, unsigned cpu, uint16_t port, unsigned size, uint64_t val)
+{
+    struct kvm_assist *a = o;
+    machine_bus(a)->pio_write(machine_bus(a)->opaque, a->v->vcpu.index, port, size, val);
+}
+
+static uint64_t assist_mmio_read(void *o, unsigned cpu, gpa_t gpa, unsigned size)
+{
+    struct kvm_assist *a = o;
+    return machine_bus(a)->mmio_read(machine_bus(a)->opaque, a->v->vcpu.index, gpa, size);
+}
+
+static void assist_mmio_write(void *o, unsigned cpu, gpa_t gpa, unsigned size, uint64_t val)
+{
+    struct kvm_assist *a = o;
+    machine_bus(a)->mmio_write(machine_bus(a)->opaque, a->v->vcpu.index, gpa, size, val);
+}
+
+static bool assist_irq_pending(void *o, unsigned cpu)
+{
+    return false;
+}
+
+static int assist_irq_ack(void *o, unsigned cpu)
+{
+    return -1;
+}
+
+static uint64_t assist_cr8_read(void *o, unsigned cpu)
+{
+    return ((struct kvm_assist *)o)->cr8;
+}
+
+static void assist_cr8_write(void *o, unsigned cpu, uint64_t val)
+{
+    ((struct kvm_assist *)o)->cr8 = val;
+}
+
+static int assist_apic_read(void *o, unsigned cpu, uint32_t msr, uint64_t *ret)
+{
+    struct kvm_assist *a = o;
+    *ret = a->apic_base;
+    if (msr == MSR_APIC_BASE)
+        return 0;
+    *ret = 0;
+    return a->syncing ? 0 : kvm_get_msr(a->v, msr, ret) < 0 ? -1 : 0;
+}
+
+static int assist_apic_write(void *o, unsigned cpu, uint32_t msr, uint64_t val)
+{
+    struct kvm_assist *a = o;
+    if (a->syncing)
+        return 0;
+    if (kvm_set_msr(a->v, msr, val) < 0)
+        return -1;
+    if (msr == MSR_APIC_BASE)
+        a->apic_base = val;
+    return 0;
+}
+
+static void assist_timer_expired(void *o, unsigned cpu)
+{
+}
+
+static void assist_init_taken(void *o, unsigned cpu)
+{
+}
+
+static int assist_new(struct kvm_vcpu *v, struct err *err)
+{
+    struct kvm_assist *a = xcalloc(1, sizeof *a);
+    struct vcpu *soft;
+
+    a->v = v;
+    a->bus = (struct cpu_bus){
+        .opaque = a,
+        .pio_read = assist_pio_read,
+        .pio_write = assist_pio_write,
+        .mmio_read = assist_mmio_read,
+        .mmio_write = assist_mmio_write,
+        .irq_pending = assist_irq_pending,
+        .irq_ack = assist_irq_ack,
+        .cr8_read = assist_cr8_read,
+        .cr8_write = assist_cr8_write,
+        .apic_msr_read = assist_apic_read,
+        .apic_msr_write = assist_apic_write,
+        .timer_expired = assist_timer_expired,
+        .init_taken = assist_init_taken,
+    };
+    struct engine_config cfg = v->vcpu.engine->cfg;
+    cfg.bus = &a->bus;
+    cfg.cpus = 1;
+    cfg.cpu.features = NULL; /* KVM may know features that the interpreter does not */
+    cfg.cpu.model = "max";
+    int r = soft_engine_ops.create(&cfg, &a->engine, err);
+    if (r >= 0)
+        r = soft_engine_ops.vcpu_create(a->engine, 0, &soft, err);
+    v->assist = a;
+    if (r < 0) {
+        kvm_assist_free(v);
+        return r;
+    }
+    a->cpu = (struct soft_cpu *)soft;
+    a->cpu->uncached = true;
+    return 0;
+}
+
+void kvm_assist_free(struct kvm_vcpu *v)
+{
+    if (!v->assist)
+        return;
+    soft_engine_ops.destroy(v->assist->engine);
+    free(v->assist);
+    v->assist = NULL;
+}
+
+static int read_state(struct kvm_assist *a, struct err *err)
+{
+    struct cpu_state *s = &a->before;
+    int r = kvm_get_parts(a->v, s, KVM_PART_CORE | KVM_PART_VEC | KVM_PART_DEBUG | KVM_PART_TSC, err);
+    if (r < 0)
+        return r;
+    s->nmsrs = 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(assist_msrs); i++)
+        cpu_state_set_msr(s, assist_msrs[i], 0);
+    kvm_read_msrs(a->v, s->msr, s->nmsrs);
+    s->run_state = CPU_RUNNABLE;
+    a->cr8 = s->cr8;
+    a->apic_base = s->apic_base;
+    a->syncing = true;
+    atomic_store(&a->cpu->pending, 0);
+    r = soft_set_state(a->cpu, s, err);
+    a->syncing = false;
+    return r;
+}
+
+/* Writes back what may have changed; the parts of the XSAVE area that the interpreter does not know stay. */
+static int write_state(struct kvm_assist *a, struct err *err)
+{
+    struct cpu_state *s = &a->after;
+    unsigned parts = KVM_PART_CORE;
+
+    a->syncing = true;
+    soft_get_state(a->cpu, s);
+    a->syncing = false;
+    for (unsigned i = 0; i < ARRAY_SIZE(assist_msrs); i++) {
+        const uint64_t *was = cpu_state_msr(&a->before, assist_msrs[i]), *is = cpu_state_msr(s, assist_msrs[i]);
+        int r = is && *is != *was ? kvm_set_msr(a->v, assist_msrs[i], *is) : 0;
+        if (r < 0)
+            return err_errno(err, r, "KVM does not take MSR 0x%x", assist_msrs[i]);
+    }
+    uint64_t had = le64_get(a->before.xsave + XSAVE_HEADER), has = le64_get(s->xsave + XSAVE_HEADER);
+    uint8_t *x = a->before.xsave;
+    if (memcmp(x, s->xsave, XSAVE_HEADER) || memcmp(x + XSAVE_AVX, s->xsave + XSAVE_AVX, XSAVE_AVX_END - XSAVE_AVX) ||
+        ((had ^ has) & XSAVE_OURS) || s->xcr0 != a->before.xcr0) {
+        memcpy(x, s->xsave, XSAVE_HEADER);
+        memcpy(x + XSAVE_AVX, s->xsave + XSAVE_AVX, XSAVE_AVX_END - XSAVE_AVX);
+        le64_put(x + XSAVE_HEADER, (had & ~XSAVE_OURS) | (has & XSAVE_OURS));
+        memcpy(s->xsave, x, sizeof s->xsave);
+        parts |= KVM_PART_VEC;
+    }
+    if (memcmp(s->dr, a->before.dr, sizeof s->dr))
+        parts |= KVM_PART_DEBUG;
+    if (s->run_state == CPU_HALTED)
+        parts |= KVM_PART_RUN;
+    return kvm_set_parts(a->v, s, parts, err);
+}
+
+int kvm_assist_step(struct kvm_vcpu *v, struct err *err)
+{
+    int r = v->assist ? 0 : assist_new(v, err);
+    if (r < 0)
+        return r;
+    struct kvm_assist *a = v->assist;
+    r = read_state(a, err);
+    if (r < 0)
+        return r;
+    if (a->cpu->exc_valid) {
+        a->cpu->exc_valid = false;
+        exc_deliver(a->cpu);
+    } else {
+        soft_step(a->cpu);
+    }
+    atomic_fetch_add_explicit(&v->assisted, 1, memory_order_relaxed);
+    if (a->cpu->shutdown)
+        return 1;
+    return write_state(a, err);
+}

@@ -1,0 +1,303 @@
+/*
+ * Joins a machine (machine/vm.h), the monitor (monitor/monitor.h) and signals on one event loop; this is the main
+ * thread. Neither of the two knows the other: what the monitor asks goes through the functions below.
+ */
+#include "serve.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/fd.h"
+#include "base/loop.h"
+#include "cli/cli.h"
+#include "machine/vm.h"
+#include "monitor/monitor.h"
+
+struct serve {
+    struct loop *loop;
+    struct vm *vm;
+    struct monitor *monitor;
+    const struct domain *domain;
+    int signal_fd;
+    int status; /* of the process */
+};
+
+static void finish(struct serve *s, int status)
+{
+    s->status = status;
+    loop_quit(s->loop);
+}
+
+/* What the monitor asks. */
+
+static enum monitor_status op_status(void *opaque)
+{
+    static const enum monitor_status map[] = {
+        [VM_PRELAUNCH] = MONITOR_PRELAUNCH, [VM_RUNNING] = MONITOR_RUNNING,   [VM_PAUSED] = MONITOR_PAUSED,
+        [VM_SHUTDOWN] = MONITOR_SHUTDOWN,   [VM_PANICKED] = MONITOR_PANICKED, [VM_ERROR] = MONITOR_INTERNAL_ERROR,
+    };
+    return map[vm_status(((struct serve *)opaque)->vm)];
+}
+
+static const char *op_engine(void *opaque)
+{
+    return vm_engine_name(((struct serve *)opaque)->vm);
+}
+
+static int op_stop(void *opaque, struct err *err)
+{
+    return vm_stop(((struct serve *)opaque)->vm, err);
+}
+
+static int op_cont(void *opaque, struct err *err)
+{
+    return vm_cont(((struct serve *)opaque)->vm, err);
+}
+
+static int op_powerdown(void *opaque, struct err *err)
+{
+    vm_powerdown(((struct serve *)opaque)->vm);
+    return 0;
+}
+
+static int op_reset(void *opaque, struct err *err)
+{
+    vm_reset(((struct serve *)opaque)->vm);
+    return 0;
+}
+
+static void op_quit(void *opaque)
+{
+    struct serve *s = opaque;
+    monitor_event(s->monitor, "SHUTDOWN", "{\"guest\": false, \"reason\": \"host-qmp-quit\"}");
+    finish(s, CLI_OK);
+}
+
+static unsigned op_cpus(void *opaque, struct monitor_cpu *cpus, unsigned max)
+{
+    const struct serve *s = opaque;
+    unsigned n = MIN(s->domain->vcpus, max);
+    for (unsigned i = 0; i < n; i++)
+        cpus[i] = (struct monitor_cpu){.index = i, .thread_id = vm_vcpu_tid(s->vm, i)};
+    return n;
+}
+
+static unsigned op_disks(void *opaque, struct monitor_disk *disks, unsigned max)
+{
+    struct serve *s = opaque;
+    autofree struct vm_disk *open = xcalloc(max, sizeof *open);
+    unsigned n = vm_disks(s->vm, open, max);
+    for (unsigned i = 0; i < n; i++) {
+        const struct domain_disk *k = open[i].disk;
+        disks[i] = (struct monitor_disk){
+            .readonly = open[i].read_only, .removable = k->device == DOMAIN_DISK_CDROM, .size = open[i].size};
+        snprintf(disks[i].device, sizeof disks[i].device, "%s", k->target);
+        snprintf(disks[i].qdev, sizeof disks[i].qdev, "/machine/%s", k->target);
+        snprintf(disks[i].file, sizeof disks[i].file, "%s", k->source);
+        snprintf(disks[i].format, sizeof disks[i].format, "%s", open[i].format);
+    }
+    return n;
+}
+
+static int op_balloon_set(void *opaque, uint64_t bytes, struct err *err)
+{
+    return vm_balloon_set(((struct serve *)opaque)->vm, bytes, err);
+}
+
+static int op_balloon_get(void *opaque, uint64_t *ret_bytes, struct err *err)
+{
+    return vm_balloon_get(((struct serve *)opaque)->vm, ret_bytes, err);
+}
+
+static char *op_registers(void *opaque, unsigned cpu, struct err *err)
+{
+    enum { SIZE = 16384 };
+    autofree struct cpu_state *state = xcalloc(1, sizeof *state);
+    if (vm_vcpu_state(((struct serve *)opaque)->vm, cpu, state, err) < 0)
+        return NULL;
+    char *text = xcalloc(1, SIZE);
+    cpu_state_format(state, text, SIZE);
+    return text;
+}
+
+static int op_paging(void *opaque, unsigned cpu, struct monitor_paging *ret, struct err *err)
+{
+    autofree struct cpu_state *state = xcalloc(1, sizeof *state);
+    int code = vm_vcpu_state(((struct serve *)opaque)->vm, cpu, state, err);
+    if (code < 0)
+        return code;
+    *ret = (struct monitor_paging){state->cr0, state->cr3, state->cr4, state->efer};
+    return 0;
+}
+
+static int op_read_phys(void *opaque, uint64_t gpa, void *buf, size_t len)
+{
+    return vm_read_phys(((struct serve *)opaque)->vm, gpa, buf, len);
+}
+
+static char *op_pci(void *opaque)
+{
+    return vm_info_pci(((struct serve *)opaque)->vm);
+}
+
+static const struct monitor_vm_ops monitor_ops = {
+    .status = op_status,
+    .engine = op_engine,
+    .stop = op_stop,
+    .cont = op_cont,
+    .powerdown = op_powerdown,
+    .reset = op_reset,
+    .quit = op_quit,
+    .cpus = op_cpus,
+    .disks = op_disks,
+    .balloon_set = op_balloon_set,
+    .balloon_get = op_balloon_get,
+    .registers = op_registers,
+    .paging = op_paging,
+    .read_phys = op_read_phys,
+    .pci = op_pci,
+};
+
+/* What the machine tells. */
+
+static void on_event(void *opaque, enum vm_event event, bool guest)
+{
+    struct serve *s = opaque;
+    bool crash_restarts = s->domain->on_crash == DOMAIN_ACTION_RESTART;
+    switch (event) {
+    case VM_EVENT_STOP:
+        monitor_event(s->monitor, "STOP", NULL);
+        break;
+    case VM_EVENT_RESUME:
+        monitor_event(s->monitor, "RESUME", NULL);
+        break;
+    case VM_EVENT_RESET:
+        monitor_event(s->monitor, "RESET",
+                      guest ? "{\"guest\": true, \"reason\": \"guest-reset\"}"
+                            : "{\"guest\": false, \"reason\": \"host-qmp-system-reset\"}");
+        break;
+    case VM_EVENT_POWERDOWN:
+        monitor_event(s->monitor, "POWERDOWN", NULL);
+        break;
+    case VM_EVENT_PANICKED:
+        monitor_event(s->monitor, "GUEST_PANICKED",
+                      crash_restarts ? "{\"action\": \"run\"}" : "{\"action\": \"poweroff\"}");
+        break;
+    case VM_EVENT_SHUTDOWN: /* on_end() knows the reason */
+        break;
+    }
+}
+
+static const struct {
+    int status;
+    bool guest, say;
+    const char *reason;
+} ends[] = {
+    [VM_END_NONE] = {CLI_ERROR, false, true, "host-error"},
+    [VM_END_POWEROFF] = {CLI_OK, true, false, "guest-shutdown"},
+    [VM_END_RESET] = {CLI_OK, true, false, "guest-reset"},
+    [VM_END_PANIC] = {CLI_PANIC, true, true, "guest-panic"},
+    [VM_END_TRIPLE_FAULT] = {CLI_TRIPLE_FAULT, true, true, "guest-reset"},
+    [VM_END_ERROR] = {CLI_ERROR, false, true, "host-error"},
+    [VM_END_QUIT] = {CLI_OK, false, false, "host-ui"},
+    [VM_END_DEBUG_EXIT] = {CLI_OK, true, false, "guest-shutdown"}, /* the status is the guest's */
+};
+
+static void on_end(void *opaque, enum vm_end end, const char *why)
+{
+    struct serve *s = opaque;
+    autofree char *data =
+        xasprintf("{\"guest\": %s, \"reason\": \"%s\"}", ends[end].guest ? "true" : "false", ends[end].reason);
+    monitor_event(s->monitor, "SHUTDOWN", data);
+    if (ends[end].say)
+        fprintf(stderr, "lodge-vm: %s\n", why);
+    enum domain_action action = end == VM_END_POWEROFF ? s->domain->on_poweroff
+                                : end == VM_END_RESET  ? s->domain->on_reboot
+                                                       : s->domain->on_crash;
+    int status = end == VM_END_DEBUG_EXIT ? vm_exit_status(s->vm) : ends[end].status;
+    s->status = status;
+    if (end != VM_END_QUIT && action == DOMAIN_ACTION_PRESERVE)
+        return; /* the monitor, or a signal, ends it */
+    finish(s, status);
+}
+
+static void on_signal(void *opaque, uint32_t events)
+{
+    struct serve *s = opaque;
+    struct signalfd_siginfo si;
+    if (read(s->signal_fd, &si, sizeof si) != sizeof si)
+        return;
+    monitor_event(s->monitor, "SHUTDOWN", "{\"guest\": false, \"reason\": \"host-signal\"}");
+    finish(s, CLI_SIGNAL + (int)si.ssi_signo);
+}
+
+static void format_uuid(const uint8_t *u, char *s)
+{
+    for (int i = 0; i < 16; i++)
+        s += sprintf(s, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", u[i]);
+}
+
+static int start(struct serve *s, const struct serve_options *o, struct err *err)
+{
+    const struct domain *d = s->domain;
+    const struct vm_owner owner = {s, on_event, on_end};
+    int code;
+    if (o->monitor) {
+        char uuid[37];
+        format_uuid(d->uuid, uuid);
+        const struct monitor_vm vm = {&monitor_ops, s, d->name, uuid, d->memory};
+        if ((code = monitor_new(s->loop, o->monitor, &vm, &s->monitor, err)) < 0)
+            return err_prefix(err, "monitor");
+    }
+    if ((code = vm_new(d, s->loop, &owner, &s->vm, err)) < 0)
+        return code;
+    if (d->engine == DOMAIN_ENGINE_AUTO)
+        fprintf(stderr, "lodge-vm: engine %s: %s\n", vm_engine_name(s->vm), vm_engine_why(s->vm));
+    if (!o->paused && (code = vm_cont(s->vm, err)) < 0)
+        return code;
+    if (o->status_fd >= 0) {
+        static const char running[] = "running\n";
+        code = fd_write_full(o->status_fd, running, sizeof running - 1);
+        if (code < 0)
+            return err_errno(err, code, "status descriptor %d", o->status_fd);
+    }
+    return 0;
+}
+
+int serve(const struct domain *d, const struct serve_options *o)
+{
+    struct serve s = {.domain = d, .status = CLI_ERROR};
+    struct err err = {0};
+    sigset_t set;
+
+    /* Before there are other threads: they inherit the mask, so that signals arrive here only. */
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    s.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+
+    if (loop_new(&s.loop, &err) < 0) {
+        fprintf(stderr, "lodge-vm: %s\n", err.msg);
+        return CLI_ERROR;
+    }
+    struct loop_fd *watch = loop_add_fd(s.loop, s.signal_fd, EPOLLIN, on_signal, &s);
+    if (start(&s, o, &err) == 0)
+        loop_run(s.loop);
+    monitor_free(s.monitor);
+    vm_free(s.vm);
+    if (err.code)
+        fprintf(stderr, "lodge-vm: %s\n", err.msg);
+    loop_del_fd(watch);
+    loop_poll(s.loop, 0); /* what was posted while everything was taken down */
+    loop_free(s.loop);
+    fd_closep(&s.signal_fd);
+    return s.status;
+}
