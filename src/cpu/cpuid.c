@@ -83,6 +83,7 @@ static void caps_words(const struct cpuid_caps *c, uint32_t w[W_COUNT])
     w[W_7_ECX] = c->f7_ecx;
     w[W_7_EDX] = c->f7_edx;
     w[W_7_1_EAX] = c->f7_1_eax;
+    w[W_7_2_EDX] = c->f7_2_edx;
     w[W_81_ECX] = c->f80000001_ecx;
     w[W_81_EDX] = c->f80000001_edx;
     w[W_D1_EAX] = c->fd1_eax;
@@ -351,10 +352,12 @@ int cpuid_build(const struct cpu_model_options *opt, const struct cpuid_caps *ca
         add_sub(&t, 4, 4, 0, 0, 0, 0);
     }
     add(&t, 6, BIT(2), 0, 0, 0); /* ARAT: the APIC timer never stops */
-    if (w[W_7_EBX] | w[W_7_ECX] | w[W_7_EDX] | w[W_7_1_EAX]) {
-        add_sub(&t, 7, 0, w[W_7_1_EAX] ? 1 : 0, w[W_7_EBX], w[W_7_ECX], w[W_7_EDX]);
+    if (w[W_7_EBX] | w[W_7_ECX] | w[W_7_EDX] | w[W_7_1_EAX] | w[W_7_2_EDX]) {
+        add_sub(&t, 7, 0, w[W_7_2_EDX] ? 2 : w[W_7_1_EAX] ? 1 : 0, w[W_7_EBX], w[W_7_ECX], w[W_7_EDX]);
         if (w[W_7_1_EAX])
             add_sub(&t, 7, 1, w[W_7_1_EAX], 0, 0, 0);
+        if (w[W_7_2_EDX])
+            add_sub(&t, 7, 2, 0, 0, 0, w[W_7_2_EDX]);
     }
     add_sub(&t, 0xb, 0, bits_for(topo.threads), topo.threads, 1 << 8, 0);
     add_sub(&t, 0xb, 1, bits_for(topo.threads) + bits_for(topo.cores) + bits_for(topo.dies), per_package, 2 << 8 | 1,

@@ -36,7 +36,7 @@ struct cpu_model_options {
 
 /* What an engine can do, by the CPUID words that carry features; ANDed with the model. */
 struct cpuid_caps {
-    uint32_t f1_ecx, f1_edx, f7_ebx, f7_ecx, f7_edx, f7_1_eax, f80000001_ecx, f80000001_edx, fd1_eax /* XSAVE features */;
+    uint32_t f1_ecx, f1_edx, f7_ebx, f7_ecx, f7_edx, f7_1_eax, f7_2_edx, f80000001_ecx, f80000001_edx, fd1_eax /* XSAVE features */;
     uint32_t f80000007_edx, f80000008_ebx;
     uint64_t xcr0; /* XSAVE components */
     unsigned phys_bits;

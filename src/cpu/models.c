@@ -106,6 +106,7 @@ const struct cpu_feature cpu_features[] = {
     {"fzrm", W_7_1_EAX, 10},
     {"fsrs", W_7_1_EAX, 11},
     {"fsrc", W_7_1_EAX, 12},
+    {"bhi-ctrl", W_7_2_EDX, 4},
     {"lahf-lm", W_81_ECX, 0},
     {"cmp-legacy", W_81_ECX, 1},
     {"svm", W_81_ECX, 2},

@@ -12,6 +12,7 @@ enum cpu_word {
     W_7_ECX,
     W_7_EDX,
     W_7_1_EAX,
+    W_7_2_EDX,
     W_81_ECX,
     W_81_EDX,
     W_D1_EAX,

@@ -64,6 +64,7 @@ void soft_cpuid_caps(struct cpuid_caps *caps)
     caps->f7_ebx = OWN_7_EBX | (f7[1] & (HOST_7_EBX | (avx ? HOST_7_EBX_AVX : 0)));
     caps->f7_ecx = OWN_7_ECX | (f7[2] & (avx ? HOST_7_ECX_AVX : 0));
     caps->f7_edx = OWN_7_EDX;
+    caps->f7_2_edx = BIT(4); /* BHI_CTRL: spares Linux its software loops on every entry */
     caps->f80000001_ecx = OWN_81_ECX | (f81[2] & HOST_81_ECX);
     caps->f80000001_edx = OWN_81_EDX;
     caps->f80000007_edx = BIT(8); /* invariant TSC */

@@ -27,11 +27,11 @@
 
 /*
  * IA32_ARCH_CAPABILITIES: an interpreted guest has none of the speculation problems of its host's silicon: RDCL_NO,
- * IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR/FBSDP/PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO.
+ * IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR/FBSDP/PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
  */
 #define ARCH_CAPS                                                                                                      \
     (BIT(0) | BIT(1) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(8) | BIT(13) | BIT(14) | BIT(15) | BIT(20) | BIT(24) |  \
-     BIT(26) | BIT(27))
+     BIT(26) | BIT(27) | BIT64(62))
 
 static uint64_t host_tsc(const struct soft_cpu *c)
 {
@@ -108,7 +108,7 @@ static uint64_t *plain(struct soft_cpu *c, uint32_t msr, uint64_t *ret_mask, boo
         *ret_mask = 0xffffffff;
         return &c->tsc_aux;
     case MSR_SPEC_CTRL:
-        *ret_mask = 7;
+        *ret_mask = BIT(0) | BIT(1) | BIT(2) | BIT(10); /* IBRS, STIBP, SSBD, BHI_DIS_S */
         return &c->spec_ctrl;
     case MSR_MISC_ENABLE:
         *ret_mask = 0xffffffffff;
