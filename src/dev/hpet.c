@@ -123,29 +123,41 @@ static void schedule(struct comparator *t)
         timer_cancel(&t->timer); /* centuries away */
 }
 
+/* Interrupts for the matches that are past, several periods at once, and arms for the next. */
+static void catch_up(struct comparator *t)
+{
+    struct hpet *h = t->hpet;
+    uint64_t now = counter_now(h);
+    if (!(h->config & CFG_ENABLE) || t->match == NEVER || now < t->match)
+        return;
+    uint64_t period = t->period & value_mask(t);
+    if ((t->config & T_PERIODIC) && period) {
+        uint64_t next = t->match + ((now - t->match) / period + 1) * period;
+        t->cmp = (t->cmp & ~value_mask(t)) | (next & value_mask(t));
+        t->match = next > now ? next : NEVER;
+    } else if (t->config & T_32BIT) {
+        t->match += ((now - t->match) / (1ull << 32) + 1) << 32; /* the next time around */
+    } else {
+        t->match = NEVER;
+    }
+    interrupt(t);
+    uint64_t ticks = MAX(t->match, now + REARM_MIN_TICKS) - h->counter;
+    if (t->match != NEVER && ticks < (uint64_t)INT64_MAX / TICK_NS / 2)
+        timer_arm(&t->timer, h->start + ticks * TICK_NS);
+}
+
 static void matched(void *opaque)
 {
     struct comparator *t = opaque;
-    struct hpet *h = t->hpet;
-    pthread_mutex_lock(&h->lock);
-    uint64_t now = counter_now(h);
-    if ((h->config & CFG_ENABLE) && t->match != NEVER && now >= t->match) {
-        uint64_t period = t->period & value_mask(t);
-        if ((t->config & T_PERIODIC) && period) {
-            uint64_t next = t->match + ((now - t->match) / period + 1) * period;
-            t->cmp = (t->cmp & ~value_mask(t)) | (next & value_mask(t));
-            t->match = next;
-        } else if (t->config & T_32BIT) {
-            t->match += 1ull << 32; /* the next time around */
-        } else {
-            t->match = NEVER;
-        }
-        interrupt(t);
-        uint64_t ticks = MAX(t->match, now + REARM_MIN_TICKS) - h->counter;
-        if (t->match != NEVER && ticks < (uint64_t)INT64_MAX / TICK_NS / 2)
-            timer_arm(&t->timer, h->start + ticks * TICK_NS);
-    }
-    pthread_mutex_unlock(&h->lock);
+    pthread_mutex_lock(&t->hpet->lock);
+    catch_up(t);
+    pthread_mutex_unlock(&t->hpet->lock);
+}
+
+static void catch_up_all(struct hpet *h)
+{
+    for (unsigned i = 0; i < HPET_TIMERS; i++)
+        catch_up(&h->t[i]);
 }
 
 /* ---- registers: 64 bits each, written in halves or whole ---- */
@@ -293,6 +305,7 @@ static uint64_t hpet_read(void *opaque, uint64_t off, unsigned size)
 {
     struct hpet *h = opaque;
     pthread_mutex_lock(&h->lock);
+    catch_up_all(h);
     uint64_t val = read64(h, (unsigned)off & ~7u);
     pthread_mutex_unlock(&h->lock);
     return val >> (off & 7) * 8;
@@ -304,6 +317,7 @@ static void hpet_write(void *opaque, uint64_t off, unsigned size, uint64_t val)
     if (off & (size - 1)) /* only aligned accesses are defined */
         return;
     pthread_mutex_lock(&h->lock);
+    catch_up_all(h);
     write_reg(h, (unsigned)off & ~7u, off & 4 ? 32 : 0, size == 8 ? UINT64_MAX : 0xffffffff, val);
     pthread_mutex_unlock(&h->lock);
 }

@@ -244,7 +244,7 @@ static void i8042_reset(struct device *dev)
     /* As firmware leaves it: keyboard interrupt and translation on. */
     k->ctr = CTR_KBD_INT | CTR_SYS | CTR_XLATE | CTR_AUX_OFF;
     k->command = k->last_cmd = k->obf = k->obf_aux = k->data = k->prefix_f0 = 0;
-    k->own.len = k->own_aux.len = 0;
+    k->own = k->own_aux = (struct ps2_queue){0};
     ps2_keyboard_reset(&k->kbd);
     ps2_mouse_reset(&k->mouse);
     set_a20(k, true);

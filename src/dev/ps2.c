@@ -31,7 +31,7 @@ static void keyboard_defaults(struct ps2_keyboard *k)
     k->command = 0;
     k->set = 2;
     k->leds = 0;
-    k->out.len = 0;
+    k->out = (struct ps2_queue){0};
 }
 
 void ps2_keyboard_reset(struct ps2_keyboard *k)
@@ -109,7 +109,7 @@ static void mouse_defaults(struct ps2_mouse *m)
     m->command = m->reporting = m->remote = m->wrap = m->scaling = 0;
     m->resolution = 2;
     m->rate = 100;
-    m->out.len = 0;
+    m->out = (struct ps2_queue){0};
 }
 
 void ps2_mouse_reset(struct ps2_mouse *m)

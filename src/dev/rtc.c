@@ -368,12 +368,12 @@ static void rtc_pre_save(void *obj)
 static int rtc_post_load(void *obj, uint32_t version, struct err *err)
 {
     struct rtc *r = obj;
-    const int64_t max = (TIME_MAX + 1) * (int64_t)NSEC_PER_SEC;
+    const int64_t max_sec = TIME_MAX + TIME_MAX / 16, max = max_sec * (int64_t)NSEC_PER_SEC;
     int64_t now;
     r->index &= 0x7f;
     r->inhibited = r->inhibited != 0;
-    if (__builtin_add_overflow(source_ns(r), r->offset, &now) || now > max || now < -max ||
-        r->seen_sec > TIME_MAX + 1 || r->seen_sec < -TIME_MAX - 1)
+    if (__builtin_add_overflow(source_ns(r), r->offset, &now) || now > max || now < -max || r->seen_sec > max_sec ||
+        r->seen_sec < -max_sec)
         return err_set(err, -EINVAL, "rtc: a time that cannot be");
     update(r);
     return 0;

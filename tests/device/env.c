@@ -7,7 +7,8 @@
 #include "base/fd.h"
 
 const struct env_kind *const env_kinds[] = {
-    &kind_pic, &kind_pit, &kind_ioapic, &kind_lapic, &kind_uart, &kind_pc, &kind_acpi, &kind_isaports, NULL,
+    &kind_pic,      &kind_pit, &kind_ioapic, &kind_lapic,  &kind_uart,  &kind_pc, &kind_acpi,
+    &kind_isaports, &kind_rtc, &kind_hpet,   &kind_fw_cfg, &kind_i8042, NULL,
 };
 
 uint64_t env_number(const char *s)
@@ -297,6 +298,7 @@ void env_free(struct env *env)
         timer_cancel(&env->cpu[i].timer);
     lapic_set_free(env->lapics);
     free(env->chip);
+    mem_free(env->mem);
     bus_free(env->pio);
     bus_free(env->mmio);
     loop_free(env->loop);

@@ -43,6 +43,7 @@ struct env_cpu {
 struct env {
     const struct env_kind *kind;
     struct bus *pio, *mmio;
+    struct mem *mem; /* of kinds that have some */
     struct loop *loop;
     struct clock clock;
     struct device *devices; /* reset, saved and freed in this order */
@@ -98,5 +99,6 @@ int env_load(struct env *env, const void *data, size_t len, struct err *err);
 uint64_t env_number(const char *s);
 
 extern const struct env_kind kind_pic, kind_pit, kind_ioapic, kind_lapic, kind_uart, kind_pc, kind_acpi, kind_isaports;
+extern const struct env_kind kind_rtc, kind_hpet, kind_fw_cfg, kind_i8042;
 
 #endif

@@ -7,12 +7,16 @@
 #include "base/fd.h"
 #include "dev/acpi_pm.h"
 #include "dev/debugexit.h"
+#include "dev/fw_cfg.h"
+#include "dev/hpet.h"
+#include "dev/i8042.h"
 #include "dev/ioapic.h"
 #include "dev/irqwire.h"
 #include "dev/pic.h"
 #include "dev/pit.h"
 #include "dev/port92.h"
 #include "dev/pvpanic.h"
+#include "dev/rtc.h"
 #include "dev/uart.h"
 
 static void must(int ret)
@@ -331,6 +335,152 @@ const struct env_kind kind_isaports = {
     .op = isaports_op,
     .range = {{false, 0xf4, 4}, {false, 0x505, 1}, {false, 0x92, 1}},
 };
+
+/* ---- rtc: 2024-02-28 23:59:50 UTC at the start; output 0 = IRQ 8, input 0 = inhibit ---- */
+
+static void rtc_setup(struct env *env)
+{
+    struct rtc *r;
+    rtc_new(
+        &(struct rtc_config){
+            .id = "rtc", .loop = env->loop, .clock = &env->clock, .irq = env_output(env, 0), .start = 1709164790},
+        &r);
+    must(rtc_map(r, env->pio, NULL));
+    rtc_set_cmos(r, 0x34, 0x12);
+    env->input[0] = rtc_inhibit(r);
+    env_add(env, rtc_device(r));
+}
+
+const struct env_kind kind_rtc = {.name = "rtc", .setup = rtc_setup, .range = {{false, 0x70, 2}}, .inputs = 1};
+
+/* ---- hpet: outputs 0 and 1 = IRQ 0 and 8, 2 = inhibit, 20-23 = I/O APIC inputs ---- */
+
+static void hpet_setup(struct env *env)
+{
+    struct hpet *h;
+    struct hpet_config cfg = {.id = "hpet",
+                              .loop = env->loop,
+                              .clock = &env->clock,
+                              .legacy = {env_output(env, 0), env_output(env, 1)},
+                              .inhibit = env_output(env, 2),
+                              .route_cap = 0x00f00000,
+                              .msi = env_msi_sink(env)};
+    for (unsigned i = 20; i < 24; i++)
+        cfg.gsi[i] = env_output(env, i);
+    hpet_new(&cfg, &h);
+    must(hpet_map(h, env->mmio, HPET_BASE, NULL));
+    env_add(env, hpet_device(h));
+}
+
+const struct env_kind kind_hpet = {.name = "hpet", .setup = hpet_setup, .range = {{true, HPET_BASE, 0x168}}};
+
+/* ---- fw_cfg at 0x510 with 64 KiB of RAM; `ram ADDR` and `poke ADDR VAL` are 32 bits of it ---- */
+
+static void fw_cfg_setup(struct env *env)
+{
+    struct fw_cfg *f;
+    static const uint8_t big[300] = {1, 2, 3};
+    must(mem_new(0x10000, 0x10000, &env->mem, NULL));
+    fw_cfg_new(&(struct fw_cfg_config){"fw_cfg", env->mem}, &f);
+    must(fw_cfg_map(f, env->pio, FW_CFG_PORT, NULL));
+    must(fw_cfg_add_u16(f, FW_CFG_NB_CPUS, 4, NULL));
+    must(fw_cfg_add_file(f, "etc/one", "first", 5, NULL));
+    must(fw_cfg_add_file(f, "etc/two", big, sizeof big, NULL));
+    if (fw_cfg_add_file(f, "etc/two", big, 1, NULL) >= 0 || fw_cfg_add_u32(f, FW_CFG_NB_CPUS, 1, NULL) >= 0)
+        abort();
+    env_add(env, fw_cfg_device(f));
+}
+
+static bool fw_cfg_op(struct env *env, int argc, char **argv, uint64_t *ret)
+{
+    uint32_t v = 0;
+    if (argc == 2 && !strcmp(argv[0], "ram")) {
+        must(mem_read32(env->mem, env_number(argv[1]), &v));
+        *ret = v;
+    } else if (argc == 3 && !strcmp(argv[0], "poke")) {
+        must(mem_write32(env->mem, env_number(argv[1]), (uint32_t)env_number(argv[2])));
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/* A mostly valid DMA descriptor, at a mostly valid place. */
+static uint64_t fw_cfg_fuzz(struct env *env, uint64_t r)
+{
+    uint64_t desc = r & 0xff8;
+    uint32_t control = (uint32_t)(r >> 12 & 0x1f) | (uint32_t)(r >> 20 & 0x23) << 16, v = 0;
+    int ret = mem_write32(env->mem, desc, __builtin_bswap32(control));
+    ret |= mem_write32(env->mem, desc + 4, __builtin_bswap32(r >> 26 & 0xfff));
+    ret |= mem_write32(env->mem, desc + 8, 0);
+    ret |= mem_write32(env->mem, desc + 12, __builtin_bswap32(r >> 40 & 0x1ffff));
+    must(ret);
+    bus_write(env->pio, 0x514, 4, 0);
+    bus_write(env->pio, 0x518, 4, __builtin_bswap32((uint32_t)desc));
+    must(mem_read32(env->mem, desc, &v));
+    return v;
+}
+
+const struct env_kind kind_fw_cfg = {
+    .name = "fw_cfg", .setup = fw_cfg_setup, .op = fw_cfg_op, .range = {{false, 0x510, 12}}, .fuzz = fw_cfg_fuzz};
+
+/* ---- i8042: outputs 0 = IRQ 1, 1 = IRQ 12, 2 = A20 ---- */
+
+struct i8042_box {
+    struct i8042 *k;
+    unsigned resets;
+};
+
+static void i8042_pulse(void *opaque)
+{
+    ((struct i8042_box *)opaque)->resets++;
+}
+
+static void i8042_setup(struct env *env)
+{
+    struct i8042_box *b = env->chip = xcalloc(1, sizeof *b);
+    i8042_new(
+        &(struct i8042_config){"i8042", env_output(env, 0), env_output(env, 1), env_output(env, 2), i8042_pulse, b},
+        &b->k);
+    must(i8042_map(b->k, env->pio, NULL));
+    env_add(env, i8042_device(b->k));
+}
+
+static bool i8042_op(struct env *env, int argc, char **argv, uint64_t *ret)
+{
+    struct i8042_box *b = env->chip;
+    if (argc == 1 && !strcmp(argv[0], "resets")) {
+        *ret = take(&b->resets);
+    } else if (argc >= 2 && !strcmp(argv[0], "keys")) {
+        uint8_t codes[16];
+        for (int i = 1; i < argc; i++)
+            codes[i - 1] = (uint8_t)env_number(argv[i]);
+        i8042_keys(b->k, codes, (unsigned)argc - 1);
+    } else if (argc == 5 && !strcmp(argv[0], "mouse")) {
+        i8042_mouse(b->k, atoi(argv[1]), atoi(argv[2]), atoi(argv[3]), (unsigned)env_number(argv[4]));
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static uint64_t i8042_fuzz(struct env *env, uint64_t r)
+{
+    struct i8042_box *b = env->chip;
+    uint8_t codes[3] = {0xe0, 0xf0, (uint8_t)(r >> 8)};
+    if (r & 1)
+        i8042_keys(b->k, codes + (r >> 1) % 3, 3 - (r >> 1) % 3);
+    else
+        i8042_mouse(b->k, (int)(r >> 8 & 0x3ff) - 512, (int)(r >> 20 & 0x3ff) - 512, (int)(r >> 32 & 15) - 8,
+                    r >> 40 & 7);
+    return 0;
+}
+
+const struct env_kind kind_i8042 = {.name = "i8042",
+                                    .setup = i8042_setup,
+                                    .op = i8042_op,
+                                    .range = {{false, 0x60, 1}, {false, 0x64, 1}},
+                                    .fuzz = i8042_fuzz};
 
 /*
  * ---- pc: PIT, 8259s, I/O APIC and two local APICs wired as on a board ----
