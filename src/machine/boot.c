@@ -13,6 +13,9 @@
 static int set_cpus(struct vm *vm, const struct cpu_state *bsp, struct cpu_state *ap, struct err *err)
 {
     cpu_state_reset(ap, false);
+    int reset = vm->ops->irqchip_reset ? vm->ops->irqchip_reset(vm->engine, err) : 0;
+    if (reset < 0)
+        return reset;
     for (unsigned i = 0; i < vm->n_cpus; i++) {
         int code = vm->ops->set_state(vm->cpu[i].vcpu, i ? ap : bsp, err);
         if (code < 0)

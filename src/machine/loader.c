@@ -160,6 +160,9 @@ static struct cpu_segment flat_segment(uint16_t selector, uint8_t type, bool is6
         .selector = selector, .limit = 0xffffffff, .type = type, .s = 1, .present = 1, .l = is64, .db = !is64, .g = 1};
 }
 
+/* What firmware leaves behind: all memory is write-back. Without it Linux uses neither MTRRs nor PAT. */
+#define MTRR_ENABLE_WRITE_BACK 0x806
+
 /* Selectors as the Linux boot protocol wants them: 0x10 code, 0x18 data; 0x20 is a TSS, which the CPU must have. */
 static int enter_flat(const struct load *l, struct cpu_state *s, bool is64, struct err *err)
 {
@@ -174,6 +177,7 @@ static int enter_flat(const struct load *l, struct cpu_state *s, bool is64, stru
     s->gdt = (struct cpu_table){LOAD_GDT, sizeof gdt - 1};
     s->idt = (struct cpu_table){0, 0};
     s->rflags = FLAG_1;
+    cpu_state_set_msr(s, MSR_MTRR_DEF_TYPE, MTRR_ENABLE_WRITE_BACK);
     memset(s->gpr, 0, sizeof s->gpr);
     return low_write(l, LOAD_GDT, gdt, sizeof gdt, err);
 }

@@ -34,7 +34,7 @@ static const struct kvm_cpuid_entry2 *leaf(const struct kvm_cpuid2 *c, uint32_t 
     return &none;
 }
 
-void kvm_read_caps(struct kvm_engine *k)
+static void read_caps(struct kvm_engine *k)
 {
     autofree struct kvm_cpuid2 *c = supported(k);
     struct cpuid_caps *p = &k->caps;
@@ -59,33 +59,37 @@ void kvm_read_caps(struct kvm_engine *k)
     k->kvm_features = leaf(c, 0x40000001, 0)->eax & KVM_PV_FEATURES;
 }
 
+int kvm_build_cpuid(struct kvm_engine *k, struct err *err)
+{
+    read_caps(k);
+    return cpuid_build(&k->engine.cfg.cpu, &k->caps, k->engine.tsc_khz, &k->cpuid, err);
+}
+
 int kvm_set_cpuid(struct kvm_vcpu *v, struct err *err)
 {
     struct kvm_engine *k = kvm_engine_of(v->vcpu.engine);
-    const struct cpu_model_options *opt = &v->vcpu.engine->cfg.cpu;
-    struct cpuid_table t;
-    int r = cpuid_build(opt, &k->caps, v->vcpu.engine->tsc_khz, &t, err);
-
-    if (r < 0)
-        return r;
+    const struct cpuid_table *t = &k->cpuid;
     autofree struct kvm_cpuid2 *c = xcalloc(1, sizeof *c + (CPUID_ENTRIES_MAX + 1) * sizeof c->entries[0]);
-    for (unsigned i = 0; i < t.n; i++) {
-        const struct cpuid_entry *e = &t.entry[i];
+
+    for (unsigned i = 0; i < t->n; i++) {
+        const struct cpuid_entry *e = &t->entry[i];
         uint32_t a[4];
-        cpuid_answer(&t, &opt->topology, v->vcpu.index, XCR0_X87, 0, e->leaf, e->subleaf, a);
+        cpuid_answer(t, &k->engine.cfg.cpu.topology, v->vcpu.index, XCR0_X87, 0, e->leaf, e->subleaf, a);
         if (e->leaf == 0x40000000)
             memcpy(a + 1, "KVMKVMKVM\0\0\0", 12);
-        c->entries[c->nent++] = (struct kvm_cpuid_entry2){.function = e->leaf,
-                                                          .index = e->subleaf,
-                                                          .flags = e->indexed ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
-                                                          .eax = a[0],
-                                                          .ebx = a[1],
-                                                          .ecx = a[2],
-                                                          .edx = a[3]};
+        c->entries[c->nent++] = (struct kvm_cpuid_entry2){
+            .function = e->leaf,
+            .index = e->subleaf,
+            .flags = e->indexed ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
+            .eax = a[0],
+            .ebx = a[1],
+            .ecx = a[2],
+            .edx = a[3],
+        };
         if (e->leaf == 0x40000000)
             c->entries[c->nent++] = (struct kvm_cpuid_entry2){.function = 0x40000001, .eax = k->kvm_features};
     }
     if (ioctl(v->fd, KVM_SET_CPUID2, c) < 0)
-        return err_errno(err, -errno, "KVM does not take the CPU model '%s'", opt->model ? opt->model : "max");
+        return err_errno(err, -errno, "KVM does not take this CPU model");
     return 0;
 }

@@ -128,9 +128,8 @@ static int init(struct kvm_engine *k, struct err *err)
     }
     int khz = ioctl(k->vm, KVM_GET_TSC_KHZ, 0);
     k->engine.tsc_khz = khz > 0 ? (uint32_t)khz : 0;
-    kvm_read_caps(k);
     catch_kicks();
-    return 0;
+    return kvm_build_cpuid(k, err);
 }
 
 static int kvm_create(const struct engine_config *cfg, struct engine **ret, struct err *err)

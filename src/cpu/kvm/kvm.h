@@ -54,6 +54,7 @@ struct kvm_engine {
     bool has_sregs2, has_any_length_eventfd, has_readonly_mem;
     uint32_t kvm_features; /* leaf 0x40000001 EAX */
     struct cpuid_caps caps;
+    struct cpuid_table cpuid; /* built at creation: the options' strings need not live longer */
     struct kvm_vcpu **cpu;
 
     /* MSRs of the state that this KVM has. Fixed after the first vCPU was made. */
@@ -93,7 +94,8 @@ void kvm_probe(struct engine_probe *ret);
 void kvm_clock_changed(struct engine *e, bool running);
 
 /* cpuid.c */
-void kvm_read_caps(struct kvm_engine *k);
+/* What KVM can do, and the table for this engine's CPU model. */
+int kvm_build_cpuid(struct kvm_engine *k, struct err *err);
 int kvm_set_cpuid(struct kvm_vcpu *v, struct err *err);
 
 /* irq.c */

@@ -30,10 +30,6 @@ int kvm_vcpu_create(struct engine *e, unsigned index, struct vcpu **ret, struct 
     if (p == MAP_FAILED)
         return err_errno(err, -errno, "KVM: cannot map the run area of CPU %u", index);
     v->run = p;
-    if (!e->tsc_khz) {
-        int khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
-        e->tsc_khz = khz > 0 ? (uint32_t)khz : 0;
-    }
     int r = kvm_set_cpuid(v, err);
     if (r < 0)
         return r;
