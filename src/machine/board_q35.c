@@ -2,14 +2,23 @@
  * A PC in the manner of Intel's Q35 chip set: PCI Express with ECAM, LPC bridge, ACPI fixed hardware, and the chips that every
  * operating system has drivers for.
  */
+#include <string.h>
+#include <time.h>
+
 #include "dev/acpi_pm.h"
+#include "dev/fw_cfg.h"
+#include "dev/hpet.h"
+#include "dev/i8042.h"
 #include "dev/pci_host.h"
+#include "dev/pit.h"
+#include "dev/port92.h"
+#include "dev/pvpanic.h"
+#include "dev/rtc.h"
 #include "machine/chips.h"
 
 #define PM_BASE 0x600
 #define SCI 9
 #define S5 5 /* SLP_TYP that powers off */
-#define FW_CFG_PORT 0x510
 
 /* PIRQA..D arrive at I/O APIC pins 16..19, as on the real chip set. */
 static const unsigned intx_gsi[4] = {16, 17, 18, 19};
@@ -61,14 +70,125 @@ static int build_pm(struct vm *vm, struct err *err)
     return acpi_pm_map(vm->pm, vm->pio, PM_BASE, err);
 }
 
+static bool has_timer(const struct domain *d, const char *name)
+{
+    for (unsigned i = 0; i < d->clock.n_timers; i++)
+        if (!strcmp(d->clock.timers[i].name, name) && d->clock.timers[i].present == DOMAIN_OFF)
+            return false;
+    return true;
+}
+
+/* Seconds that the guest's wall clock is ahead of UTC. */
+static int64_t clock_offset(const struct domain *d)
+{
+    if (!d->clock.offset || strcmp(d->clock.offset, "localtime"))
+        return 0;
+    time_t now = time(NULL);
+    struct tm tm;
+    localtime_r(&now, &tm);
+    return tm.tm_gmtoff;
+}
+
+/* RTC, PIT and HPET. The HPET can take over the interrupts of the other two. */
+static int build_timers(struct vm *vm, struct err *err)
+{
+    struct rtc_config rtc_cfg = {
+        .id = "rtc",
+        .loop = vm->loop,
+        .clock = &vm->clock,
+        .irq = vm_gsi(vm, 8),
+        .host = true,
+        .start = clock_offset(vm->domain),
+    };
+    struct rtc *rtc;
+    rtc_new(&rtc_cfg, &rtc);
+    vm_add_device(vm, rtc_device(rtc));
+    int code = rtc_map(rtc, vm->pio, err);
+    if (code < 0)
+        return code;
+
+    vm->inhibit_legacy = (struct irq_split){.out = {rtc_inhibit(rtc)}, .n = 1};
+    if (!vm->ops->kernel_irqchip) { /* the PIT comes with the kernel's interrupt controllers */
+        struct pit_config cfg = {"pit", vm->loop, &vm->clock, vm_gsi(vm, 0)};
+        struct pit *pit;
+        pit_new(&cfg, &pit);
+        vm_add_device(vm, pit_device(pit));
+        if ((code = pit_map(pit, vm->pio, err)) < 0)
+            return code;
+        vm->inhibit_legacy.out[vm->inhibit_legacy.n++] = pit_inhibit(pit);
+    }
+
+    vm->has_hpet = has_timer(vm->domain, "hpet");
+    if (!vm->has_hpet)
+        return 0;
+    struct hpet_config cfg = {
+        .id = "hpet",
+        .loop = vm->loop,
+        .clock = &vm->clock,
+        .legacy = {vm_gsi(vm, 0), vm_gsi(vm, 8)},
+        .inhibit = irq_split(&vm->inhibit_legacy),
+        .route_cap = 0x00f00000, /* pins 20-23 */
+    };
+    for (unsigned i = 20; i < 24; i++)
+        cfg.gsi[i] = vm_gsi(vm, i);
+    struct hpet *hpet;
+    hpet_new(&cfg, &hpet);
+    vm_add_device(vm, hpet_device(hpet));
+    return hpet_map(hpet, vm->mmio, HPET_BASE, err);
+}
+
+static void panic_event(void *opaque, unsigned events)
+{
+    if (events & PVPANIC_PANICKED)
+        vm_want(opaque, WANT_PANIC);
+}
+
+/* The 8042, system control port A, and pvpanic where the domain has it. */
+static int build_isa(struct vm *vm, struct err *err)
+{
+    struct i8042_config kbd_cfg = {"i8042", vm_gsi(vm, 1), vm_gsi(vm, 12), {0}, chips_reset, vm};
+    struct i8042 *kbd;
+    i8042_new(&kbd_cfg, &kbd);
+    vm_add_device(vm, i8042_device(kbd));
+    int code = i8042_map(kbd, vm->pio, err);
+    if (code < 0)
+        return code;
+    struct port92_config port_cfg = {"port92", {0}, chips_reset, vm};
+    struct port92 *port;
+    port92_new(&port_cfg, &port);
+    vm_add_device(vm, port92_device(port));
+    if ((code = port92_map(port, vm->pio, err)) < 0 || !vm->domain->n_panics)
+        return code;
+    struct pvpanic_config panic_cfg = {"pvpanic", panic_event, vm};
+    struct pvpanic *panic;
+    pvpanic_new(&panic_cfg, &panic);
+    vm_add_device(vm, pvpanic_device(panic));
+    return pvpanic_map(panic, vm->pio, PVPANIC_PORT, err);
+}
+
+static int build_fw_cfg(struct vm *vm, struct err *err)
+{
+    struct fw_cfg_config cfg = {"fw_cfg", vm->mem};
+    struct fw_cfg *f;
+    fw_cfg_new(&cfg, &f);
+    vm_add_device(vm, fw_cfg_device(f));
+    int code = fw_cfg_add(f, FW_CFG_UUID, vm->domain->uuid, 16, err);
+    if (code < 0 || (code = fw_cfg_add_u64(f, FW_CFG_RAM_SIZE, vm->mem->ram_size, err)) < 0 ||
+        (code = fw_cfg_add_u16(f, FW_CFG_NB_CPUS, (uint16_t)vm->n_cpus, err)) < 0 ||
+        (code = fw_cfg_add_u16(f, FW_CFG_MAX_CPUS, (uint16_t)vm->n_cpus, err)) < 0)
+        return code;
+    return fw_cfg_map(f, vm->pio, FW_CFG_PORT, err);
+}
+
 static int q35_build(struct vm *vm, struct err *err)
 {
+    int (*const steps[])(struct vm *, struct err *) = {
+        build_pm, build_pci, build_timers, build_isa, build_fw_cfg, chips_debugexit, chips_uarts,
+    };
     int code = chips_interrupts(vm, true, err);
-    if (code < 0 || (code = build_pm(vm, err)) < 0 || (code = build_pci(vm, err)) < 0)
-        return code;
-    if ((code = chips_debugexit(vm, err)) < 0)
-        return code;
-    return chips_uarts(vm, err);
+    for (unsigned i = 0; i < ARRAY_SIZE(steps) && code >= 0; i++)
+        code = steps[i](vm, err);
+    return code;
 }
 
 static void q35_describe(struct vm *vm, struct acpi_config *acpi)
@@ -93,6 +213,11 @@ static void q35_describe(struct vm *vm, struct acpi_config *acpi)
     acpi->reset_port = ACPI_RESET_PORT;
     acpi->reset_value = ACPI_RESET_VALUE;
     acpi->uarts = vm->uarts;
+    acpi->hpet_base = vm->has_hpet ? HPET_BASE : 0;
+    acpi->rtc = true;
+    acpi->i8042 = true;
+    acpi->fw_cfg_port = FW_CFG_PORT;
+    acpi->pvpanic_port = vm->domain->n_panics ? PVPANIC_PORT : 0;
 }
 
 const struct board board_q35 = {

@@ -14,6 +14,7 @@
 #include "dev/bus.h"
 #include "dev/device.h"
 #include "dev/irq.h"
+#include "dev/irqwire.h"
 #include "dev/lapic.h"
 #include "dev/pci.h"
 #include "machine/acpi.h"
@@ -76,6 +77,7 @@ struct vm {
     struct device *devices, **devices_tail; /* in order of creation */
     const struct engine_ops *ops;
     struct engine *engine;
+    char **cpu_features; /* "+avx2" …, NULL-terminated */
     char engine_why[200];
     struct cpu_bus cpu_bus;
 
@@ -88,8 +90,8 @@ struct vm {
     struct pci_bus *pci;
     struct acpi_pm *pm; /* q35 */
     struct ged *ged;    /* micro */
-    struct pit *pit;
-    struct fw_cfg *fw_cfg;
+    bool has_hpet;      /* q35 */
+    struct irq_split inhibit_legacy;
     unsigned uarts; /* bit n: COM n+1 is there */
     struct virtio_dev *balloon;
     unsigned mmio_slots; /* virtio-mmio transports made so far */

@@ -234,23 +234,20 @@ static int make_engine(struct vm *vm, struct err *err)
     int code = engine_choose(engine_wanted(d), &vm->ops, vm->engine_why, err);
     if (code < 0)
         return code;
-    const char **features = xcalloc(d->cpu.n_features + 1, sizeof *features);
+    vm->cpu_features = xcalloc(d->cpu.n_features + 1, sizeof *vm->cpu_features);
     for (unsigned i = 0; i < d->cpu.n_features; i++)
-        features[i] = xasprintf("%c%s", d->cpu.features[i].on ? '+' : '-', d->cpu.features[i].name);
+        vm->cpu_features[i] = xasprintf("%c%s", d->cpu.features[i].on ? '+' : '-', d->cpu.features[i].name);
     struct engine_config cfg = {
         .mem = vm->mem,
         .bus = &vm->cpu_bus,
         .clock = &vm->clock,
         .cpus = d->vcpus,
         .cpu = {.model = cpu_model(&d->cpu),
-                .features = features,
+                .features = (const char *const *)vm->cpu_features,
                 .topology = {d->vcpus, d->cpu.sockets, d->cpu.dies, d->cpu.cores, d->cpu.threads},
                 .hypervisor = true},
     };
     code = vm->ops->create(&cfg, &vm->engine, err);
-    for (unsigned i = 0; i < d->cpu.n_features; i++)
-        free((void *)features[i]);
-    free(features);
     return code < 0 ? err_prefix(err, "engine %s", vm->ops->name) : 0;
 }
 
@@ -360,6 +357,9 @@ void vm_free(struct vm *vm)
     if (vm->engine)
         vm->ops->destroy(vm->engine);
     free(vm->cpu);
+    for (char **f = vm->cpu_features; f && *f; f++)
+        free(*f);
+    free(vm->cpu_features);
     bus_free(vm->pio);
     bus_free(vm->mmio);
     mem_free(vm->mem);
