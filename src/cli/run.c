@@ -355,7 +355,7 @@ static const struct {
     bool plain;
 } setters[] = {
     {set_kernel},    {set_initrd},          {set_append},        {set_disk},          {set_net},
-    {set_cpus},      {set_memory},          {set_engine, true},  {set_cpu},           {set_serial},
+    {set_cpus},      {set_memory},          {set_engine, true},  {set_cpu},           {set_serial, true},
     {set_share},     {set_monitor, true},   {set_machine},       {set_name, true},    {set_no_reboot, true},
     {set_xml, true}, {set_print_xml, true}, {set_dry_run, true}, {set_verbose, true},
 };
@@ -390,6 +390,22 @@ static void complete(struct run *r)
     DOMAIN_ADD(d, rngs);
     DOMAIN_ADD(d, panics);
     d->engine = DOMAIN_ENGINE_AUTO;
+}
+
+/* --serial with --xml: instead of the ports that the document has. */
+static void replace_serials(struct domain *d, struct domain *options)
+{
+    struct domain_serial *old = d->serials;
+    unsigned n = d->n_serials;
+    d->serials = options->serials;
+    d->n_serials = options->n_serials;
+    options->serials = old;
+    options->n_serials = n;
+    /* The first console may be another name for the first port. */
+    if (d->n_consoles && d->consoles[0].target == DOMAIN_CONSOLE_SERIAL) {
+        *DOMAIN_ADD(options, consoles) = d->consoles[0];
+        memmove(d->consoles, d->consoles + 1, --d->n_consoles * sizeof *d->consoles);
+    }
 }
 
 static void warn_unknown(void *opaque, int line, const char *path)
@@ -444,6 +460,8 @@ static int run_domain(struct run *r)
             return cli_error("%s", err.msg);
         if (r->d->name)
             domain_set(&d->name, r->d->name);
+        if (r->d->n_serials || r->no_serial)
+            replace_serials(d, r->d);
         domain_free(r->d);
         r->d = d;
         domain_each_unknown(d, warn_unknown, (void *)r->xml);

@@ -161,6 +161,16 @@ class Document(unittest.TestCase):
             again = lodge("run", "--xml", f.name, "--print-xml")
         self.assertEqual((again.stderr, again.stdout), ("", self.text))
 
+    def test_serial_ports_of_a_document_can_be_replaced(self):
+        self.domain("--serial", "stdio", "--serial", "file=/a")
+        with tempfile.NamedTemporaryFile("w", suffix=".xml") as f:
+            f.write(self.text)
+            f.flush()
+            p = lodge("run", "--xml", f.name, "--serial", "unix=/s", "--print-xml")
+        d = ET.fromstring(p.stdout)
+        self.assertEqual([s.get("type") for s in d.findall("devices/serial")], ["unix"])
+        self.assertEqual([s.get("type") for s in d.findall("devices/console")], ["unix"])
+
     def test_engine_kvm_soft_and_auto_differ(self):
         self.assertEqual(self.domain("--engine", "kvm").get("type"), "kvm")
         auto = self.domain()
