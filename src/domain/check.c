@@ -258,6 +258,11 @@ static int check_devices(const struct check *c)
     }
     if (d->balloon.model == DOMAIN_BALLOON_OTHER && strncmp(d->balloon.model_name, "virtio-", 7))
         return bad(c, 0, "memballoon: model '%.40s' is not supported, only virtio and none", d->balloon.model_name);
+    for (unsigned i = 0; i < d->n_panics; i++)
+        if (strcmp(d->panics[i].model, "isa"))
+            return bad(c, 0, "panic: model '%.40s' is not supported, only isa", d->panics[i].model);
+    if (d->n_panics > 1)
+        return bad(c, 0, "a guest has at most one <panic>");
     for (unsigned i = 0; i < d->n_filesystems; i++)
         if ((r = check_filesystem(c, &d->filesystems[i])))
             return r;
