@@ -349,6 +349,7 @@ static void put(struct soft_cpu *c, const struct target *t, const void *buf, uns
         unsigned n = mmio_piece(t->gpa + done, size - done);
         uint64_t v = 0;
         memcpy(&v, (const uint8_t *)buf + done, n);
+        code_requests(c);
         bus->mmio_write(bus->opaque, c->vcpu.index, t->gpa + done, n, v);
         done += n;
     }

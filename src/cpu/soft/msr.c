@@ -216,8 +216,10 @@ int soft_wrmsr(struct soft_cpu *c, uint32_t msr, uint64_t v)
         return 0;
     }
     const struct cpu_bus *bus = soft_bus(c);
-    if (apic_msr(msr) && bus->apic_msr_write)
+    if (apic_msr(msr) && bus->apic_msr_write) {
+        code_requests(c);
         return bus->apic_msr_write(bus->opaque, c->vcpu.index, msr, v) < 0 ? exc_raise_code(c, EXC_GP, 0) : 0;
+    }
     switch (msr) {
     case MSR_TSC: {
         uint64_t delta = v - soft_tsc(c);

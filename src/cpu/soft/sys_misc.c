@@ -86,6 +86,7 @@ void sys_io_write(struct soft_cpu *c, uint16_t port, unsigned size, uint32_t val
 {
     const struct cpu_bus *bus = soft_bus(c);
     dbg_check_io(c, port, size);
+    code_requests(c);
     bus->pio_write(bus->opaque, c->vcpu.index, port, size, bits_trunc(val, size));
 }
 
