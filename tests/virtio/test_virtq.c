@@ -636,6 +636,43 @@ static void wrong_state_is_refused(void **s)
     vd_free(&vd);
 }
 
+/* 4.1.4.9: firmware without access to BARs goes through config space. */
+static void registers_are_reached_through_config_space(void **s)
+{
+    struct vd vd;
+    struct vdq q;
+    unsigned id;
+    uint32_t len;
+    echo_new(&vd, VD_PCI);
+    start(&vd, &q, 0, 16);
+    unsigned devfn = vd.fn->devfn, cap = pci_config_read(vd.pci, devfn, 0x34, 1);
+    while (cap && (pci_config_read(vd.pci, devfn, cap, 1) != 9 || pci_config_read(vd.pci, devfn, cap + 3, 1) != 5))
+        cap = pci_config_read(vd.pci, devfn, cap + 1, 1);
+    assert_true(cap);
+    pci_config_write(vd.pci, devfn, cap + 4, 1, 0);
+    pci_config_write(vd.pci, devfn, cap + 8, 4, 0x2004); /* device configuration */
+    pci_config_write(vd.pci, devfn, cap + 12, 4, 2);
+    assert_int_equal(pci_config_read(vd.pci, devfn, cap + 16, 2), 0x3344);
+    struct vd_buf b = {vd_alloc(&vd, 64), 8, true};
+    vd_add(&q, &b, 1, false);
+    pci_config_write(vd.pci, devfn, cap + 8, 4, 0x3000); /* doorbell of queue 0 */
+    pci_config_write(vd.pci, devfn, cap + 16, 2, 0);
+    assert_true(vd_wait(&q, &id, &len));
+    pci_config_write(vd.pci, devfn, cap + 8, 4, 20); /* status */
+    pci_config_write(vd.pci, devfn, cap + 12, 4, 1);
+    assert_int_equal(pci_config_read(vd.pci, devfn, cap + 16, 1), DRIVER_OK);
+    static const uint32_t wrong[][2] = {{0x4000, 1}, {0x3fff, 2}, {UINT32_MAX, 4}, {0, 8},
+                                        {0, 0},      {2, 4},      {0, UINT32_MAX}};
+    for (unsigned i = 0; i < ARRAY_SIZE(wrong); i++) {
+        pci_config_write(vd.pci, devfn, cap + 8, 4, wrong[i][0]);
+        pci_config_write(vd.pci, devfn, cap + 12, 4, wrong[i][1]);
+        pci_config_write(vd.pci, devfn, cap + 16, 4, 0);
+        pci_config_read(vd.pci, devfn, cap + 16, 4);
+    }
+    assert_int_equal(vd_status(&vd), DRIVER_OK);
+    vd_free(&vd);
+}
+
 static void random_register_accesses_are_harmless(void **s)
 {
     for (unsigned t = VD_PCI; t <= VD_MMIO; t++) {
@@ -681,6 +718,7 @@ int main(void)
         cmocka_unit_test(nothing_moves_while_paused),
         cmocka_unit_test(state_goes_on_where_it_was),
         cmocka_unit_test(wrong_state_is_refused),
+        cmocka_unit_test(registers_are_reached_through_config_space),
         cmocka_unit_test(random_register_accesses_are_harmless),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
