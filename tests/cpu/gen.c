@@ -309,7 +309,7 @@ static void state_image(struct testcase *t, uint64_t at, struct rng *r)
     if (rng_chance(r, 30))
         le64_put(x.header + 8, 1ull << 63 | 7);
     if (rng_chance(r, 5))
-        x.header[rng_below(r, 64)] ^= 1u << rng_below(r, 8) & 7;
+        x.header[16 + rng_below(r, 48)] ^= 1u << rng_below(r, 8);
     if (rng_chance(r, 3))
         x.fx[26] = 1;
     memcpy(w, &x, sizeof x);
@@ -433,6 +433,8 @@ bool case_make(const struct form *f, struct rng *r, struct testcase *t)
                 int64_t a = (int64_t)rng_below(r, 256) - 128, b = (int64_t)rng_below(r, 256) - 128;
                 le64_put(half, wide ? (uint64_t)a : (uint64_t)(uint32_t)a | (uint64_t)(uint32_t)b << 32);
             }
+        if (o->mem.segment == ZYDIS_REGISTER_FS && (gpr_id(o->mem.base) == 16 || t->z.address_width != 64))
+            return false; /* would reach this process's own thread data */
         aim(t, o, at, r);
         if (t->branch && window_at(t, at, 8) && rng_chance(r, 85))
             le64_put(window_at(t, at, 8), code_target(r, t));

@@ -60,6 +60,39 @@ static bool is_dot_product(const struct testcase *t)
            t->z.mnemonic == ZYDIS_MNEMONIC_VDPPS || t->z.mnemonic == ZYDIS_MNEMONIC_VDPPD;
 }
 
+/* Ten bytes are stored as eight and two: of a store into two pages, the first part may be there when the second faults.
+ */
+static bool stores_in_two(const struct testcase *t)
+{
+    return t->z.mnemonic == ZYDIS_MNEMONIC_FSTP || t->z.mnemonic == ZYDIS_MNEMONIC_FBSTP;
+}
+
+/* After a fault in the middle of a gather the upper half may or may not be clear already. */
+static bool is_gather(const struct testcase *t)
+{
+    return t->z.meta.category == ZYDIS_CATEGORY_AVX2GATHER;
+}
+
+/* Not told by the manual: which page faults first or whether a page does that no byte is stored to, and how much of
+ * POPA is done before it faults. */
+static bool is_vague(const struct testcase *t, const struct regs *h, const struct regs *s)
+{
+    switch (t->z.mnemonic) {
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
+        return (h->vector == EXC_PF || s->vector == EXC_PF) &&
+               ((t->in.gpr[RDI] & 4095) > 4080 || h->vector != s->vector);
+    case ZYDIS_MNEMONIC_XRSTOR: /* looks at pieces of a bad image on a bad page in its own order */
+    case ZYDIS_MNEMONIC_XRSTOR64:
+        return h->vector >= 0 && s->vector >= 0;
+    case ZYDIS_MNEMONIC_POPA:
+    case ZYDIS_MNEMONIC_POPAD:
+        return h->vector == EXC_PF && s->vector == EXC_PF;
+    default:
+        return false;
+    }
+}
+
 #define DIFF(...)                                                                                                      \
     do {                                                                                                               \
         if (print)                                                                                                     \
@@ -76,6 +109,8 @@ static bool compare(const struct testcase *t, const struct regs *h, const struct
     unsigned ngpr = t->form->mode == 64 ? 16 : 8;
     uint64_t mask = t->form->mode == 64 ? ~0ull : 0xffffffff;
 
+    if (is_vague(t, h, s))
+        return true;
     uint32_t error = h->error;
     uint64_t cr2_mask = ~0ull;
     if (h->cr2 >> 63)
@@ -130,6 +165,8 @@ static bool compare(const struct testcase *t, const struct regs *h, const struct
         for (unsigned half = 0; half < 2; half++) {
             const uint8_t *a = half ? h->x.ymm_hi + 16 * n : h->x.fx + 160 + 16 * n;
             const uint8_t *b = half ? s->x.ymm_hi + 16 * n : s->x.fx + 160 + 16 * n;
+            if (half && h->vector == EXC_PF && is_gather(t))
+                continue;
             if (memcmp(a, b, 16)) {
                 DIFF("    %s%u:\n", half ? "upper ymm" : "xmm", n);
                 if (print) {
@@ -139,7 +176,7 @@ static bool compare(const struct testcase *t, const struct regs *h, const struct
                 }
             }
         }
-    if (memcmp(hw, sw, WIN_RW_SIZE)) {
+    if (memcmp(hw, sw, WIN_RW_SIZE) && !(h->vector == EXC_PF && stores_in_two(t))) {
         unsigned shown = 0;
         for (unsigned k = 0; k < WIN_RW_SIZE; k++)
             if (hw[k] != sw[k] && shown++ < 8)

@@ -84,9 +84,18 @@ static void copy_up(uint8_t *d, const uint8_t *s, uint64_t n, unsigned size)
     }
 }
 
+/* REP MOVS and STOS with 32-bit addresses in 64-bit code cut their index registers even if no iteration gets done. */
+static void index_cut(struct soft_cpu *c, const struct insn *i, unsigned r)
+{
+    if (unlikely(i->addrsize == 4 && c->mode & MODE_CS64 && repeated(i)))
+        c->gpr[r] = (uint32_t)c->gpr[r];
+}
+
 static int movs(struct soft_cpu *c, const struct insn *i)
 {
     uint64_t count = repeated(i) ? index_get(c, i, RCX) : 1;
+    index_cut(c, i, RSI);
+    index_cut(c, i, RDI);
     while (count) {
         uint64_t n = c->slow_step ? 1 : count, src, dst, v;
         void *s = NULL, *d = NULL;
@@ -136,6 +145,7 @@ static void fill_up(void *d, uint64_t v, uint64_t n, unsigned size)
 static int stos(struct soft_cpu *c, const struct insn *i)
 {
     uint64_t count = repeated(i) ? index_get(c, i, RCX) : 1;
+    index_cut(c, i, RDI);
     while (count) {
         uint64_t n = c->slow_step ? 1 : count, dst;
         void *d = NULL;
@@ -209,7 +219,7 @@ static int compare(struct soft_cpu *c, const struct insn *i)
         if (run_linear(c, i, ES, RDI, false, &dst, &n)) /* CPUs look there first */
             return INSN_FAULT;
         if (two && run_linear(c, i, i->seg, RSI, false, &src, &n))
-            return INSN_FAULT;
+            return lin_read(c, dst, size, &b) || run_linear(c, i, i->seg, RSI, false, &src, &n) ? INSN_FAULT : INSN_JUMP;
         if (n > 1 && (mmu_page(c, dst, MMU_READ, &d) || (two && mmu_page(c, src, MMU_READ, &s))))
             return INSN_FAULT;
         if (d && (s || !two)) {

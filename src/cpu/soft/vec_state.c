@@ -101,7 +101,10 @@ static int fx_check(struct soft_cpu *c, const struct insn *i, bool write, uint64
 {
     if (c->cr0 & (CR0_EM | CR0_TS))
         return exc_raise(c, EXC_NM);
-    return vec_address(c, i, 512, 16, write, lin);
+    if (vec_address(c, i, 512, 16, write, lin))
+        return INSN_FAULT;
+    void *probe; /* CPUs look at the area's end first */
+    return mmu_page(c, *lin + 511, write ? MMU_WRITE : MMU_READ, &probe);
 }
 
 static int exec_fxsave(struct soft_cpu *c, const struct insn *i)
@@ -197,8 +200,9 @@ static int exec_xsave(struct soft_cpu *c, const struct insn *i)
 
     if (xsave_check(c, i, true, &lin, &rfbm))
         return INSN_FAULT;
-    /* CPUs look at the area's end first, whether they will write there or not. */
-    if (mmu_page(c, lin + (rfbm & XCR0_AVX ? XSAVE_SIZE : XSAVE_AVX) - 1, MMU_WRITE, &probe))
+    /* CPUs look at the area's end first, whether they will write there or not, and at its beginning. */
+    if (mmu_page(c, lin + (rfbm & XCR0_AVX ? XSAVE_SIZE : XSAVE_AVX) - 1, MMU_WRITE, &probe) ||
+        mmu_page(c, lin, MMU_WRITE, &probe))
         return INSN_FAULT;
     uint64_t use = in_use(c);
     if (i->aux == KIND_XSAVEC) {
@@ -234,7 +238,7 @@ static int exec_xrstor(struct soft_cpu *c, const struct insn *i)
     uint8_t area[XSAVE_AVX], avx[256];
     unsigned n = xmm_bytes(c);
 
-    if (xsave_check(c, i, false, &lin, &rfbm) || mmu_read_block(c, lin, area, sizeof area))
+    if (xsave_check(c, i, false, &lin, &rfbm) || mmu_read_block(c, lin + XSAVE_HEADER, area + XSAVE_HEADER, 64))
         return INSN_FAULT;
     uint64_t bv = le64_get(area + XSAVE_HEADER), comp = le64_get(area + XSAVE_HEADER + 8);
     bool compact = comp & XCOMP_COMPACT;
@@ -246,6 +250,8 @@ static int exec_xrstor(struct soft_cpu *c, const struct insn *i)
     } else if (bv & ~c->xcr0 || !all_zero(area + XSAVE_HEADER + 8, 16)) {
         return exc_raise_code(c, EXC_GP, 0);
     }
+    if (mmu_read_block(c, lin, area, XSAVE_HEADER))
+        return INSN_FAULT;
     uint64_t load = rfbm & bv;
     uint64_t requested = ((uint32_t)c->gpr[RAX] | c->gpr[RDX] << 32) & c->xcr0;
     /* Standard form: MXCSR comes from memory whenever SSE or AVX is asked for. Compacted: only with SSE in use. */
