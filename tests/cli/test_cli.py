@@ -215,6 +215,43 @@ class Manual(unittest.TestCase):
         for verb in re.findall(r"^  ([a-z]+)  ", lodge("--help").stdout, re.M):
             self.assertRegex(page, rf"(?m)^\.It Cm {verb}|^\.Ss lodge {verb}")
 
+    def test_the_manual_page_of_lodge_vm_describes_every_option_and_monitor_command(self):
+        with open(os.path.join(SOURCE, "docs/man/lodge-vm.1")) as f:
+            page = f.read()
+        help = subprocess.run([LODGE + "-vm", "--help"], capture_output=True, text=True, check=True).stdout
+        options = set(re.findall(r"--([a-z-]+)", help))
+        self.assertEqual(set(re.findall(r"^\.It Fl Fl ([a-z-]+)", page, re.M)), options)
+        with open(os.path.join(SOURCE, "src/monitor/commands.def")) as f:
+            commands = set(re.findall(r'MONITOR_COMMAND\("([^"]+)"', f.read()))
+        described = set(re.findall(r"[a-z_-]+", " ".join(re.findall(r"^\.It Cm (.*)", page, re.M))))
+        self.assertEqual(commands - described, set())
+
+
+class LodgeVm(unittest.TestCase):
+    def test_wrong_usage_is_status_2(self):
+        for args, message in (([], "one of --domain and --domain-fd is needed"),
+                              (["--domain", "a", "--domain-fd", "3"], "one of --domain and --domain-fd"),
+                              (["--fly"], "unrecognized option '--fly'"),
+                              (["--domain", "a", "b"], "not an option: b"),
+                              (["--domain-fd", "x"], "--domain-fd: not a descriptor: x"),
+                              (["--domain", "a", "--monitor", "x"], "--monitor: not unix=FILE: x")):
+            p = subprocess.run([LODGE + "-vm", *args], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+            self.assertEqual((p.returncode, p.stderr.count("\n")), (2, 1), p.stderr)
+            self.assertIn(message, p.stderr)
+
+    def test_documents_are_refused_with_their_place(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".xml") as f:
+            f.write("<domain type='kvm'>\n<vcpu>many</vcpu></domain>")
+            f.flush()
+            p = subprocess.run([LODGE + "-vm", "--domain", f.name], capture_output=True, text=True)
+            self.assertEqual((p.returncode, p.stderr), (1, f"lodge-vm: {f.name}:2: <vcpu>: 'many' is not a number\n"))
+            with open(f.name) as g:
+                p = subprocess.run([LODGE + "-vm", "--domain-fd", str(g.fileno())], capture_output=True, text=True,
+                                   pass_fds=[g.fileno()])
+            self.assertEqual((p.returncode, p.stderr), (1, "lodge-vm: domain:2: <vcpu>: 'many' is not a number\n"))
+        p = subprocess.run([LODGE + "-vm", "--domain", "/nonexistent"], capture_output=True, text=True)
+        self.assertEqual((p.returncode, p.stderr), (1, "lodge-vm: /nonexistent: No such file or directory\n"))
+
 
 if __name__ == "__main__":
     unittest.main(argv=sys.argv[:1])

@@ -58,7 +58,7 @@ class Terminal(unittest.TestCase):
         os.close(self.slave)
         self.dir.cleanup()
 
-    def start(self, *args):
+    def start(self, *args, machine="micro"):
         self.master, self.slave = pty.openpty()
         self.before = termios.tcgetattr(self.slave)
 
@@ -67,7 +67,7 @@ class Terminal(unittest.TestCase):
             fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
 
         self.proc = subprocess.Popen(
-            [LODGE, "run", "--kernel", self.kernel, "--machine", "micro", "--engine", "soft", "--memory", "32M", *args],
+            [LODGE, "run", "--kernel", self.kernel, "--machine", machine, "--engine", "soft", "--memory", "32M", *args],
             stdin=self.slave, stdout=self.slave, stderr=self.slave, preexec_fn=own_terminal)
         self.seen = b""
         self.expect(b"ready")
@@ -120,6 +120,12 @@ class Terminal(unittest.TestCase):
         self.keys(b"t")
         self.expect(b"triple fault")
         self.ends_with(4)
+
+    def test_panic_is_status_3(self):
+        self.start(machine="q35")
+        self.keys(b"p")
+        self.expect(b"panic")
+        self.ends_with(3)
 
     def test_signals_are_passed_on(self):
         self.start()
