@@ -11,7 +11,7 @@ with tempfile.TemporaryDirectory() as tmp:
     with open(ro, 'rb') as f:
         before = f.read()
     r = boot('head -c 3000000 /dev/zero | tr "\\0" x >/tmp/x; dd if=/tmp/x of=/dev/vda bs=4096 seek=100 conv=fsync 2>/dev/null;'
-             'dd if=/dev/vda bs=4096 skip=100 count=732 2>/dev/null | head -c 3000000 | md5sum; md5sum </tmp/x; cat /sys/block/vda/serial; echo;'
+             'dd if=/dev/vda bs=4096 skip=100 count=733 2>/dev/null | head -c 3000000 | md5sum; md5sum </tmp/x; cat /sys/block/vda/serial; echo;'
              'head -c 10 /dev/vdb; echo; cat /sys/block/vdb/ro; (echo y >/dev/vdb) 2>&1; echo; cat /sys/block/vda/size',
              ['--disk', 'path=%s,format=raw,serial=SN42' % disk, '--disk', 'path=%s,format=raw,readonly=on' % ro,
               '--net', 'none', '--memory', '256M'])

@@ -31,7 +31,8 @@ with tempfile.TemporaryDirectory() as tmp:
         ([], 2, ['kernel']),
     ]
     for args, status, words in cases:
-        p = subprocess.run([LODGE, 'run', '--serial', 'file=/dev/null'] + args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        serial = [] if args[:1] == ['--xml'] else ['--serial', 'file=/dev/null']
+        p = subprocess.run([LODGE, 'run'] + serial + args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                            stderr=subprocess.PIPE, timeout=60)
         text = p.stderr.decode()
         expect(p.returncode == status, '%s: status %d, not %d: %s' % (args, p.returncode, status, text))
