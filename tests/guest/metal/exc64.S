@@ -31,7 +31,7 @@
         EXPECT \n
         .endm
 
-        .macro GATE vec, target, type, ist
+        .macro SET_GATE vec, target, type, ist
         mov $\vec, %edi
         mov $\target, %eax
         mov $(\type << 8 | \ist), %ecx
@@ -94,9 +94,9 @@ _start: TO_PROTECTED
         inc %edi
         cmp $32, %edi
         jne 1b
-        GATE 0x50, int50, 0x8e, 0
-        GATE 0x51, int51, 0xee, 0
-        GATE 0x52, int52, 0xee, 1
+        SET_GATE 0x50, int50, 0x8e, 0
+        SET_GATE 0x51, int51, 0xee, 0
+        SET_GATE 0x52, int52, 0xee, 1
         lidt idtr
 
         /* ---- faults in ring 0 ---- */
