@@ -461,6 +461,35 @@ static void test_odd_instructions(void **state)
     guest_free(g);
 }
 
+/* The guest's CPUID is the model's: no feature beyond what KVM offers, KVM's signature, XSAVE and leaf 0xd in
+ * agreement. */
+static void test_guest_cpuid(void **state)
+{
+    struct guest *g = guest_new(1);
+    static const struct {
+        uint32_t leaf, sub;
+    } ask[] = {{1, 0}, {0x40000000, 0}, {0x80000001, 0}};
+    uint32_t got[3][4];
+    CODE(g, 0x100000, 0x0f, 0xa2, 0xe6, PORT_DONE, 0xf4); /* cpuid; out; hlt */
+    for (unsigned i = 0; i < 3; i++) {
+        struct cpu_state s;
+        start_long(g, 0, 0x100000);
+        assert_int_equal(g->e->ops->get_state(g->v[0], &s, &g->err), 0);
+        s.gpr[RAX] = ask[i].leaf;
+        s.gpr[RCX] = ask[i].sub;
+        assert_int_equal(g->e->ops->set_state(g->v[0], &s, &g->err), 0);
+        assert_int_equal(run(g, 0), VCPU_EXIT_KICKED);
+        assert_int_equal(g->e->ops->get_state(g->v[0], &s, &g->err), 0);
+        got[i][0] = (uint32_t)s.gpr[RAX], got[i][1] = (uint32_t)s.gpr[RBX], got[i][2] = (uint32_t)s.gpr[RCX],
+        got[i][3] = (uint32_t)s.gpr[RDX];
+    }
+    assert_true(got[0][2] & BIT(31));
+    assert_true(got[0][3] & BIT(26));
+    assert_memory_equal(&got[1][1], "KVMK", 4);
+    assert_true(got[2][3] & BIT(29));
+    guest_free(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -473,6 +502,7 @@ int main(void)
         cmocka_unit_test(test_two_cpus),
         cmocka_unit_test(test_triple_fault),
         cmocka_unit_test(test_kick),
+        cmocka_unit_test(test_guest_cpuid),
         cmocka_unit_test(test_irqchip_state),
         cmocka_unit_test(test_odd_instructions),
     };
