@@ -17,7 +17,7 @@ args = ap.parse_args()
 here = os.path.dirname(os.path.abspath(__file__))
 tmp = tempfile.TemporaryDirectory()
 hello = tmp.name + '/hello'
-subprocess.run(['gcc', '-m32', '-nostdlib', '-static', '-Wl,-Ttext=0x100000,--build-id=none', '-o', hello, here + '/hello.S'],
+subprocess.run(['gcc', '-m32', '-nostdlib', '-static', '-Wl,-Ttext=0x101000,--build-id=none', '-o', hello, here + '/hello.S'],
                check=True)
 QEMU = ['qemu-system-x86_64', '-nodefaults', '-display', 'none', '-accel', 'tcg', '-serial', 'stdio', '-no-reboot', '-m', '128']
 RAM_KIB = 128 * 1024

@@ -94,8 +94,14 @@ static unsigned op_disks(void *opaque, struct monitor_disk *disks, unsigned max)
     unsigned n = vm_disks(s->vm, open, max);
     for (unsigned i = 0; i < n; i++) {
         const struct domain_disk *k = open[i].disk;
-        disks[i] = (struct monitor_disk){
-            .readonly = open[i].read_only, .removable = k->device == DOMAIN_DISK_CDROM, .size = open[i].size};
+        enum domain_disk_cache cache = k->cache;
+        disks[i] = (struct monitor_disk){.writethrough =
+                                             cache == DOMAIN_CACHE_WRITETHROUGH || cache == DOMAIN_CACHE_DIRECTSYNC,
+                                         .direct = cache == DOMAIN_CACHE_NONE || cache == DOMAIN_CACHE_DIRECTSYNC,
+                                         .no_flush = cache == DOMAIN_CACHE_UNSAFE,
+                                         .readonly = open[i].read_only,
+                                         .removable = k->device == DOMAIN_DISK_CDROM,
+                                         .size = open[i].size};
         snprintf(disks[i].device, sizeof disks[i].device, "%s", k->target);
         snprintf(disks[i].qdev, sizeof disks[i].qdev, "/machine/%s", k->target);
         snprintf(disks[i].file, sizeof disks[i].file, "%s", k->source);

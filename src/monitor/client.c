@@ -130,14 +130,14 @@ static void execute(struct client *c)
     json_t *message = json_loadb(c->in, c->in_len, JSON_REJECT_DUPLICATES, &e);
     json_t *reply = qmp_execute(&c->session, message, message ? NULL : e.text);
     c->in_len = 0;
+    if (c->session.quit) { /* its event comes before the reply, as with QEMU */
+        c->session.quit = false;
+        c->session.m->vm.ops->quit(c->session.m->vm.opaque);
+    }
     if (reply)
         client_send(c, reply);
     json_decref(reply);
     json_decref(message);
-    if (c->session.quit) {
-        c->session.quit = false;
-        c->session.m->vm.ops->quit(c->session.m->vm.opaque);
-    }
 }
 
 /* What cannot be a message: says so, and ends the connection when the answer is out. */

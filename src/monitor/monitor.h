@@ -39,7 +39,8 @@ struct monitor_disk {
     char file[1024];
     char format[16];
     bool readonly, removable, io_error;
-    uint64_t size; /* bytes */
+    bool writethrough, direct, no_flush; /* cache mode */
+    uint64_t size;                       /* bytes */
 };
 
 /* The registers that say how a vCPU translates addresses. */
@@ -59,7 +60,7 @@ struct monitor_vm_ops {
     int (*cont)(void *opaque, struct err *err);
     int (*powerdown)(void *opaque, struct err *err); /* presses the power button */
     int (*reset)(void *opaque, struct err *err);
-    void (*quit)(void *opaque); /* ends the process soon, after the reply has gone out */
+    void (*quit)(void *opaque); /* the process ends once this call is over and the reply is out */
     unsigned (*cpus)(void *opaque, struct monitor_cpu *ret_cpus, unsigned max);
     unsigned (*disks)(void *opaque, struct monitor_disk *ret_disks, unsigned max);
     int (*balloon_set)(void *opaque, uint64_t bytes, struct err *err); /* memory the guest shall have */

@@ -120,10 +120,12 @@ static json_t *block_info(const struct monitor_disk *k)
     json_int_t actual = stat(k->file, &st) == 0 ? (json_int_t)st.st_blocks * 512 : 0;
     json_t *image = json_pack("{s:I,s:s?,s:s,s:I,s:b}", "virtual-size", (json_int_t)k->size, "filename", k->file,
                               "format", k->format, "actual-size", actual, "dirty-flag", 0);
-    json_t *inserted =
-        json_pack("{s:b,s:s,s:s?,s:b,s:i,s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:o}", "ro", k->readonly, "drv", k->format,
-                  "file", k->file, "encrypted", 0, "backing_file_depth", 0, "detect_zeroes", "off", "bps", 0, "bps_rd",
-                  0, "bps_wr", 0, "iops", 0, "iops_rd", 0, "iops_wr", 0, "write_threshold", 0, "image", image);
+    json_t *cache =
+        json_pack("{s:b,s:b,s:b}", "writeback", !k->writethrough, "direct", k->direct, "no-flush", k->no_flush);
+    json_t *inserted = json_pack("{s:b,s:s,s:s?,s:b,s:i,s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:o,s:o}", "ro", k->readonly,
+                                 "drv", k->format, "file", k->file, "encrypted", 0, "backing_file_depth", 0,
+                                 "detect_zeroes", "off", "bps", 0, "bps_rd", 0, "bps_wr", 0, "iops", 0, "iops_rd", 0,
+                                 "iops_wr", 0, "write_threshold", 0, "image", image, "cache", cache);
     return json_pack("{s:s,s:s,s:s,s:b,s:b,s:s,s:o*}", "device", k->device, "qdev", k->qdev, "type", "unknown",
                      "removable", k->removable, "locked", 0, "io-status", k->io_error ? "failed" : "ok", "inserted",
                      inserted);

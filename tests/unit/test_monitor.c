@@ -82,7 +82,8 @@ static unsigned vm_cpus(void *opaque, struct monitor_cpu *cpus, unsigned max)
 
 static unsigned vm_disks(void *opaque, struct monitor_disk *disks, unsigned max)
 {
-    disks[0] = (struct monitor_disk){"vda", "/machine/vda", "/x.img", "raw", true, false, false, 1 << 20};
+    disks[0] = (struct monitor_disk){
+        .device = "vda", .qdev = "/machine/vda", .file = "/x.img", .format = "raw", .readonly = true, .size = 1 << 20};
     return 1;
 }
 
