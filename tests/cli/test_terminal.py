@@ -71,6 +71,7 @@ class Terminal(unittest.TestCase):
             stdin=self.slave, stdout=self.slave, stderr=self.slave, preexec_fn=own_terminal)
         self.seen = b""
         self.expect(b"ready")
+        self.expect(b"\n")
 
     def expect(self, what):
         end = time.monotonic() + 30
@@ -166,6 +167,8 @@ class Terminal(unittest.TestCase):
         s = socket.socket(socket.AF_UNIX)
         s.connect(path)
         f = s.makefile("rw")
+        self.addCleanup(s.close)
+        self.addCleanup(f.close)
         self.assertIn("QMP", json.loads(f.readline()))
         events = []
 
@@ -204,8 +207,6 @@ class Terminal(unittest.TestCase):
         self.assertEqual(events[-1], "SHUTDOWN")
         self.ends_with(0)
         self.assertFalse(os.path.exists(path))
-        f.close()
-        s.close()
 
 
 if __name__ == "__main__":
