@@ -30,6 +30,25 @@ static void soft_probe(struct engine_probe *ret)
     *ret = (struct engine_probe){.usable = true, .why = "soft interprets guest code in user space"};
 }
 
+/* One moment by the TSC and by the clock. Of a few tries the shortest: in a longer one another process ran in between. */
+struct tsc_sample {
+    uint64_t tsc, ns;
+};
+
+static struct tsc_sample tsc_sample(void)
+{
+    struct tsc_sample best = {0};
+    uint64_t shortest = UINT64_MAX;
+    for (int i = 0; i < 8; i++) {
+        uint64_t before = __rdtsc(), ns = clock_host_ns(), after = __rdtsc();
+        if (after - before < shortest) {
+            shortest = after - before;
+            best = (struct tsc_sample){before + shortest / 2, ns};
+        }
+    }
+    return best;
+}
+
 /* Ticks per millisecond of the host's TSC: what a hypervisor or CPUID says, or measured. */
 static uint32_t host_tsc_khz(void)
 {
@@ -48,10 +67,11 @@ static uint32_t host_tsc_khz(void)
         if (a && b && c)
             return (uint32_t)((uint64_t)c * b / a / 1000);
     }
-    uint64_t ns = clock_host_ns(), tsc = __rdtsc(), end;
-    while ((end = clock_host_ns()) < ns + 2000000)
-        ;
-    return (uint32_t)((__uint128_t)(__rdtsc() - tsc) * 1000000 / (end - ns));
+    struct tsc_sample from = tsc_sample(), to;
+    do
+        to = tsc_sample();
+    while (to.ns < from.ns + 250000);
+    return (uint32_t)((__uint128_t)(to.tsc - from.tsc) * 1000000 / (to.ns - from.ns));
 }
 
 static void *map_zeroed(size_t size)
