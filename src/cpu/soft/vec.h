@@ -18,6 +18,7 @@
 
 #include "cpu/soft/cpu.h"
 #include "cpu/soft/insn.h"
+#include "cpu/soft/mmu_fast.h"
 
 /* Fields of the FXSAVE image (64-bit format, SDM 1, 10.5.1). */
 #define FX_FCW 0
@@ -52,6 +53,13 @@ struct vec_frame {
 } __attribute__((aligned(64)));
 
 typedef void vec_code(struct vec_frame *f, const void *fx_in, void *fx_out);
+/*
+ * The quick form of a plain stub, for the bulk of SSE and AVX: works on the registers in struct soft_vec themselves.
+ * `reg`, `rm`, `vvvv` point to the low halves there, or `rm` to memory; the upper halves lie VEC_UPPER further.
+ * mxcsr[0] in and out, mxcsr[1] the host's.
+ */
+typedef void vec_quick(void *reg, const void *rm, const void *vvvv, uint32_t mxcsr[2]);
+#define VEC_UPPER (offsetof(struct soft_vec, ymm_hi) - FX_XMM)
 
 enum {
     VEC_F_FP = 1,        /* reads MXCSR and may raise SIMD exceptions */
@@ -68,6 +76,7 @@ enum {
  * the cache. */
 struct vec_op {
     vec_code *code;
+    vec_quick *quick;          /* NULL when the operands do not fit its form */
     uint64_t insn_at;          /* host address of the instruction itself, as FIP shows it */
     uint8_t rule;              /* enum vec_rule */
     uint8_t flags;             /* VEC_F_* */
@@ -107,7 +116,9 @@ void vec_set_xsave(struct soft_cpu *c, const uint8_t *buf);
 MUST_CHECK int vec_check_slow(struct soft_cpu *c, enum vec_rule rule);
 MUST_CHECK static inline int vec_check(struct soft_cpu *c, enum vec_rule rule)
 {
-    if (__builtin_expect(!(c->cr0 & (CR0_EM | CR0_TS)) && rule <= VEC_SSE && c->cr4 & CR4_OSFXSR, 1))
+    uint64_t need = rule == VEC_AVX ? CR4_OSXSAVE : CR4_OSFXSR;
+    if (__builtin_expect(!(c->cr0 & (CR0_EM | CR0_TS)) && c->cr4 & need, 1) &&
+        (rule != VEC_AVX || ((c->xcr0 & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX) && c->mode & MODE_PE)))
         return 0;
     return vec_check_slow(c, rule);
 }
@@ -132,6 +143,17 @@ bool vec_claim_move(struct insn *i, const ZydisDecodedInstruction *z, const Zydi
 bool vec_claim_mask(struct insn *i, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops);
 bool vec_claim_state(struct insn *i, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops);
 insn_fn vec_exec_plain, vec_exec_image;
+/* The handler for op->quick. vec_quick.c */
+insn_fn *vec_quick_handler(const struct vec_op *op, bool mem);
+
+/* Host address of `size` bytes at `lin` when the TLB has them for reading in one page, else NULL: then use mmu_read. */
+static inline const void *vec_peek(struct soft_cpu *c, uint64_t lin, unsigned size)
+{
+    const struct tlb_entry *e = &c->mmu->cur[tlb_index(lin)];
+    if (__builtin_expect(e->r == tlb_tag(lin + size - 1, c->mmu->key), 1))
+        return (const void *)(uintptr_t)(lin + e->addend);
+    return NULL;
+}
 
 static inline uint8_t *vec_xmm(struct soft_cpu *c, unsigned n)
 {

@@ -407,7 +407,9 @@ bool vec_claim(struct soft_cpu *c, struct insn *i, const ZydisDecodedInstruction
     if (!op)
         return false;
     i->priv = op;
-    i->fn = op->flags & VEC_F_IMAGE ? vec_exec_image : vec_exec_plain;
+    i->fn = op->flags & VEC_F_IMAGE ? vec_exec_image
+            : op->quick             ? vec_quick_handler(op, i->flags & INSN_F_MEM)
+                                    : vec_exec_plain;
     if (rule == VEC_X87)
         i->imm = (z->opcode & 7) << 8 | bytes[z->raw.modrm.offset]; /* FOP */
     return true;

@@ -14,23 +14,22 @@ typedef struct {
     uint64_t q[2];
 } __attribute__((aligned(8), may_alias)) vec128;
 
-MUST_CHECK static inline int load16(struct soft_cpu *c, uint64_t lin, void *buf)
+MUST_CHECK static inline int load(struct soft_cpu *c, uint64_t lin, void *buf, unsigned size)
 {
-    const struct tlb_entry *e = &c->mmu->cur[tlb_index(lin)];
-    if (__builtin_expect(e->r == tlb_tag(lin + 15, c->mmu->key), 1)) {
-        memcpy(buf, (const void *)(uintptr_t)(lin + e->addend), 16);
-        return 0;
-    }
-    return mmu_read(c, lin, buf, 16);
+    const void *p = vec_peek(c, lin, size);
+    if (!p)
+        return mmu_read(c, lin, buf, size);
+    memcpy(buf, p, size);
+    return 0;
 }
-MUST_CHECK static inline int store16(struct soft_cpu *c, uint64_t lin, const void *buf)
+MUST_CHECK static inline int store(struct soft_cpu *c, uint64_t lin, const void *buf, unsigned size)
 {
     const struct tlb_entry *e = &c->mmu->cur[tlb_index(lin)];
-    if (__builtin_expect(e->w == tlb_tag(lin + 15, c->mmu->key), 1)) {
-        memcpy((void *)(uintptr_t)(lin + e->addend), buf, 16);
+    if (__builtin_expect(e->w == tlb_tag(lin + size - 1, c->mmu->key), 1)) {
+        memcpy((void *)(uintptr_t)(lin + e->addend), buf, size);
         return 0;
     }
-    return mmu_write(c, lin, buf, 16);
+    return mmu_write(c, lin, buf, size);
 }
 
 static inline vec128 *xmm(struct soft_cpu *c, unsigned n)
@@ -48,14 +47,14 @@ static int sse_load16(struct soft_cpu *c, const struct insn *i)
     uint64_t lin;
     if (vec_check(c, VEC_SSE) || vec_address(c, i, 16, i->opcode, false, &lin))
         return INSN_FAULT;
-    return load16(c, lin, vec_xmm(c, i->reg)) ? INSN_FAULT : INSN_NEXT;
+    return load(c, lin, vec_xmm(c, i->reg), 16) ? INSN_FAULT : INSN_NEXT;
 }
 static int sse_store16(struct soft_cpu *c, const struct insn *i)
 {
     uint64_t lin;
     if (vec_check(c, VEC_SSE) || vec_address(c, i, 16, i->opcode, true, &lin))
         return INSN_FAULT;
-    return store16(c, lin, vec_xmm(c, i->reg)) ? INSN_FAULT : INSN_NEXT;
+    return store(c, lin, vec_xmm(c, i->reg), 16) ? INSN_FAULT : INSN_NEXT;
 }
 static int sse_copy16(struct soft_cpu *c, const struct insn *i)
 {
@@ -164,7 +163,7 @@ static int avx_load(struct soft_cpu *c, const struct insn *i)
     vec128 buf[2] = {{{0, 0}}, {{0, 0}}};
     if (vec_check(c, VEC_AVX) || vec_address(c, i, i->opsize, i->opcode, false, &lin))
         return INSN_FAULT;
-    if (i->opsize == 32 ? mmu_read(c, lin, buf, 32) : load16(c, lin, buf))
+    if (i->opsize == 32 ? load(c, lin, buf, 32) : load(c, lin, buf, 16))
         return INSN_FAULT;
     *xmm(c, i->reg) = buf[0];
     *high(c, i->reg) = buf[1];
@@ -176,7 +175,7 @@ static int avx_store(struct soft_cpu *c, const struct insn *i)
     if (vec_check(c, VEC_AVX) || vec_address(c, i, i->opsize, i->opcode, true, &lin))
         return INSN_FAULT;
     vec128 buf[2] = {*xmm(c, i->reg), *high(c, i->reg)};
-    if (i->opsize == 32 ? mmu_write(c, lin, buf, 32) : store16(c, lin, buf))
+    if (i->opsize == 32 ? store(c, lin, buf, 32) : store(c, lin, buf, 16))
         return INSN_FAULT;
     return INSN_NEXT;
 }
@@ -202,6 +201,31 @@ static int avx_clear(struct soft_cpu *c, const struct insn *i)
         return INSN_FAULT;
     *xmm(c, i->reg) = zero128;
     *high(c, i->reg) = zero128;
+    return INSN_NEXT;
+}
+
+/* PMOVMSKB: the sign bits of all bytes; string functions live on it. */
+static unsigned sign_bits(const void *p)
+{
+    int r;
+    __asm__("movdqu %1, %%xmm0\n\tpmovmskb %%xmm0, %0" : "=r"(r) : "m"(*(const uint8_t(*)[16])p) : "xmm0");
+    return r;
+}
+static int sse_movmsk(struct soft_cpu *c, const struct insn *i)
+{
+    if (vec_check(c, VEC_SSE))
+        return INSN_FAULT;
+    c->gpr[i->reg] = sign_bits(vec_xmm(c, i->rm));
+    return INSN_NEXT;
+}
+static int avx_movmsk(struct soft_cpu *c, const struct insn *i)
+{
+    if (vec_check(c, VEC_AVX))
+        return INSN_FAULT;
+    unsigned r = sign_bits(vec_xmm(c, i->rm));
+    if (i->opsize == 32)
+        r |= sign_bits(c->vec.ymm_hi[i->rm]) << 16;
+    c->gpr[i->reg] = r;
     return INSN_NEXT;
 }
 
@@ -296,6 +320,10 @@ bool vec_claim_move(struct insn *i, const ZydisDecodedInstruction *z, const Zydi
             return claim(i, vex ? avx_store_low : sse_store_low, size, 0);
         return false;
     }
+    case ZYDIS_MNEMONIC_PMOVMSKB:
+        return vector_operand(&ops[1]) && claim(i, sse_movmsk, 16, 0);
+    case ZYDIS_MNEMONIC_VPMOVMSKB:
+        return claim(i, avx_movmsk, ops[1].size / 8, 0);
     case ZYDIS_MNEMONIC_PXOR:
     case ZYDIS_MNEMONIC_XORPS:
     case ZYDIS_MNEMONIC_XORPD:

@@ -200,14 +200,17 @@ static int exec_xsave(struct soft_cpu *c, const struct insn *i)
 
     if (xsave_check(c, i, true, &lin, &rfbm))
         return INSN_FAULT;
-    /* CPUs look at the area's end first, whether they will write there or not, and at its beginning. */
-    if (mmu_page(c, lin + (rfbm & XCR0_AVX ? XSAVE_SIZE : XSAVE_AVX) - 1, MMU_WRITE, &probe) ||
-        mmu_page(c, lin, MMU_WRITE, &probe))
-        return INSN_FAULT;
     uint64_t use = in_use(c);
+    if (i->aux == KIND_XSAVEC && le32_get(c->vec.fx + FX_MXCSR) != MXCSR_DEFAULT)
+        use |= XCR0_SSE;
+    write = i->aux == KIND_XSAVE ? rfbm : rfbm & use;
+    bool mxcsr = i->aux == KIND_XSAVEC ? write & XCR0_SSE : rfbm & (XCR0_SSE | XCR0_AVX);
+    /* CPUs look at the area's end first, whether they will write there or not, then where they will. */
+    if (mmu_page(c, lin + (rfbm & XCR0_AVX ? XSAVE_SIZE : XSAVE_AVX) - 1, MMU_WRITE, &probe))
+        return INSN_FAULT;
+    if ((write & XCR0_X87 || mxcsr) && mmu_page(c, lin, MMU_WRITE, &probe))
+        return INSN_FAULT;
     if (i->aux == KIND_XSAVEC) {
-        if (le32_get(c->vec.fx + FX_MXCSR) != MXCSR_DEFAULT)
-            use |= XCR0_SSE;
         bv = rfbm & use;
         le64_put(header + 8, rfbm | XCOMP_COMPACT);
     } else {
@@ -215,14 +218,12 @@ static int exec_xsave(struct soft_cpu *c, const struct insn *i)
             return INSN_FAULT;
         bv = (bv & ~rfbm) | (rfbm & use);
     }
-    write = i->aux == KIND_XSAVE ? rfbm : rfbm & use;
     le64_put(header, bv);
     memcpy(fx, c->vec.fx, sizeof fx);
     pointers_out(fx, i->opsize == 8);
 
     if (write & XCR0_X87 && (mmu_write(c, lin, fx, FX_MXCSR) || mmu_write_block(c, lin + FX_ST, fx + FX_ST, 128)))
         return INSN_FAULT;
-    bool mxcsr = i->aux == KIND_XSAVEC ? write & XCR0_SSE : rfbm & (XCR0_SSE | XCR0_AVX);
     if (mxcsr && mmu_write(c, lin + FX_MXCSR, fx + FX_MXCSR, 8))
         return INSN_FAULT;
     if (write & XCR0_SSE && mmu_write_block(c, lin + FX_XMM, c->vec.fx + FX_XMM, n))

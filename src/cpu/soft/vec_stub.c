@@ -319,11 +319,21 @@ static unsigned rewrite(const ZydisDecodedInstruction *z, const uint8_t *bytes, 
 
 static void emit_slot(struct emit *e, const struct vec_op *op, unsigned s, bool store)
 {
-    if (op->flags & VEC_F_VEX)
-        EMIT(e, 0xc5, 0xfc, store ? 0x11 : 0x10, 0x87 | s << 3); /* vmovups ymm */
+    bool vex = op->flags & VEC_F_VEX;
+    if (vex)
+        EMIT(e, 0xc5, 0xf8, store ? 0x11 : 0x10, 0x87 | s << 3); /* vmovups xmm */
     else
         EMIT(e, 0x0f, store ? 0x11 : 0x10, 0x87 | s << 3); /* movups xmm */
     emit_disp(e, OFF_SLOT(s));
+    if (!vex)
+        return;
+    /* The halves on their own, as C writes and reads them: else the host's store forwarding fails. */
+    if (store)
+        EMIT(e, 0xc4, 0xe3, 0x7d, 0x19, 0x87 | s << 3); /* vextractf128 [mem], ymm, 1 */
+    else
+        EMIT(e, 0xc4, 0xe3, 0x05 | (~s & 15) << 3, 0x18, 0x87 | s << 3); /* vinsertf128 ymm, ymm, [mem], 1 */
+    emit_disp(e, OFF_SLOT(s) + 16);
+    EMIT(e, 1);
 }
 static void emit_gprs(struct emit *e, unsigned set, bool store)
 {
@@ -381,6 +391,58 @@ static unsigned emit_stub(struct emit *e, const struct vec_op *op, const uint8_t
     return at;
 }
 
+static bool is_quick(const struct vec_op *op)
+{
+    unsigned slots = BIT(VEC_SLOT_REG) | BIT(VEC_SLOT_RM) | BIT(VEC_SLOT_VVVV);
+    return !(op->flags & (VEC_F_IMAGE | VEC_F_FLAGS_IN | VEC_F_FLAGS_OUT | VEC_F_WRITE)) && !op->gin &&
+           !(op->in & ~slots) && op->out == BIT(VEC_SLOT_REG);
+}
+
+/* One register of the quick form: low half at [reg], upper half VEC_UPPER further. base: RDI, RSI, RDX. */
+static void emit_quick_slot(struct emit *e, bool vex, bool wide, unsigned s, unsigned base, bool store)
+{
+    if (!vex) {
+        EMIT(e, 0x0f, store ? 0x11 : 0x10, s << 3 | base);
+        return;
+    }
+    EMIT(e, 0xc5, 0xf8, store ? 0x11 : 0x10, s << 3 | base);
+    if (!wide)
+        return;
+    if (store)
+        EMIT(e, 0xc4, 0xe3, 0x7d, 0x19, 0x80 | s << 3 | base);
+    else
+        EMIT(e, 0xc4, 0xe3, 0x05 | (~s & 15) << 3, 0x18, 0x80 | s << 3 | base);
+    emit_disp(e, VEC_UPPER);
+    EMIT(e, 1);
+}
+
+/* vec_quick: RDI, RSI, RDX the registers, RCX the MXCSRs. */
+static void emit_quick(struct emit *e, const struct vec_op *op, const ZydisDecodedInstruction *z, const uint8_t *bytes,
+                       const uint8_t number[VEC_SLOTS])
+{
+    bool vex = op->flags & VEC_F_VEX, wide = vex && z->raw.vex.L;
+    uint8_t num[VEC_SLOTS], insn[16];
+    memcpy(num, number, sizeof num);
+    if (op->mem_size)
+        num[VEC_SLOT_RM] = RSI;
+    unsigned len = rewrite(z, bytes, op, num, 0xff, insn);
+
+    emit_quick_slot(e, vex, wide, VEC_SLOT_REG, RDI, false);
+    if (op->in & BIT(VEC_SLOT_RM))
+        emit_quick_slot(e, vex, wide, VEC_SLOT_RM, RSI, false);
+    if (op->in & BIT(VEC_SLOT_VVVV))
+        emit_quick_slot(e, vex, wide, VEC_SLOT_VVVV, RDX, false);
+    if (op->flags & VEC_F_FP)
+        EMIT(e, 0x0f, 0xae, 0x11); /* ldmxcsr [rcx] */
+    emit_bytes(e, insn, len);
+    if (op->flags & VEC_F_FP)
+        EMIT(e, 0x0f, 0xae, 0x19, 0x0f, 0xae, 0x51, 4); /* stmxcsr [rcx]; ldmxcsr [rcx + 4] */
+    emit_quick_slot(e, vex, vex, VEC_SLOT_REG, RDI, true);
+    if (vex)
+        EMIT(e, 0xc5, 0xf8, 0x77);
+    EMIT(e, 0xc3);
+}
+
 const struct vec_op *vec_cache_get(struct vec_cache *v, const ZydisDecodedInstruction *z,
                                    const ZydisDecodedOperand *ops, const uint8_t *bytes, enum vec_rule rule)
 {
@@ -414,7 +476,7 @@ const struct vec_op *vec_cache_get(struct vec_cache *v, const ZydisDecodedInstru
     pthread_mutex_lock(&v->lock);
     HASH_FIND(hh, v->stubs, &key, sizeof key, s);
     if (!s) {
-        if (v->used + STUB_MAX > CACHE_SIZE) {
+        if (v->used + 2 * STUB_MAX > CACHE_SIZE) {
             if (!v->full)
                 log_warn("the cache of vector instructions is full; further ones are undefined for the guest");
             v->full = true;
@@ -426,6 +488,12 @@ const struct vec_op *vec_cache_get(struct vec_cache *v, const ZydisDecodedInstru
             s->op.code = (vec_code *)(void *)(v->rx + v->used);
             s->op.insn_at = (uintptr_t)v->rx + v->used + at;
             v->used += ALIGN_UP(e.n, 16u);
+            if (is_quick(&op)) {
+                e = (struct emit){v->rw + v->used, 0};
+                emit_quick(&e, &op, z, bytes, number);
+                s->op.quick = (vec_quick *)(void *)(v->rx + v->used);
+                v->used += ALIGN_UP(e.n, 16u);
+            }
             HASH_ADD(hh, v->stubs, key, sizeof key, s);
         }
     }
