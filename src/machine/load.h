@@ -60,6 +60,9 @@ int linux_load(struct load *l, struct cpu_state *s, struct err *err);
  */
 int linux_boot_params(const struct load *l, const uint8_t *header, unsigned header_len, gpa_t initrd,
                       uint64_t initrd_size, struct err *err);
+/* Unpacks the kernel inside a bzImage whose code starts at `code_off`. False: it is not of a kind that we can; load it
+ * as it is. */
+bool unpack_linux(struct load *l, uint64_t code_off, gpa_t *ret_entry);
 bool multiboot_is(const struct load *l);
 int multiboot_load(struct load *l, struct cpu_state *s, struct err *err);
 

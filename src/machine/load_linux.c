@@ -77,6 +77,26 @@ int linux_boot_params(const struct load *l, const uint8_t *header, unsigned head
     return 0;
 }
 
+/* The kernel is in memory: initrd, command line, zero page, CPU state. */
+static int enter(struct load *l, struct cpu_state *s, bool is64, gpa_t entry, struct err *err)
+{
+    gpa_t initrd;
+    uint64_t initrd_size;
+    int r = load_initrd(l, MIN(load_head32(l, HDR_INITRD_ADDR_MAX) + 1ull, 4 * GIB), &initrd, &initrd_size, err);
+    if (r < 0)
+        return r;
+    r = load_cmdline(l, load_head32(l, HDR_CMDLINE_SIZE), err);
+    if (r < 0)
+        return r;
+    r = linux_boot_params(l, l->head + HDR_SETUP_SECTS, 0x202u + l->head[0x201] - HDR_SETUP_SECTS, initrd, initrd_size,
+                          err);
+    if (r < 0)
+        return r;
+    r = is64 ? load_enter_long(l, s, entry, err) : load_enter_protected(l, s, entry, err);
+    s->gpr[RSI] = LOAD_BOOT_PARAMS;
+    return r;
+}
+
 int linux_load(struct load *l, struct cpu_state *s, struct err *err)
 {
     const char *path = l->kernel.path;
@@ -99,6 +119,9 @@ int linux_load(struct load *l, struct cpu_state *s, struct err *err)
                        (unsigned long long)(code_off + code_size), (unsigned long long)l->kernel.size);
     code_size = l->kernel.size - code_off;
 
+    gpa_t entry;
+    if (l->b->unpack && (load_head16(l, HDR_XLOADFLAGS) & 1) && unpack_linux(l, code_off, &entry))
+        return enter(l, s, true, entry, err);
     uint64_t start = MIB, need = code_size;
     if (version >= 0x20a) {
         uint64_t pref = le64_get(l->head + HDR_PREF_ADDRESS);
@@ -117,23 +140,6 @@ int linux_load(struct load *l, struct cpu_state *s, struct err *err)
     if (r < 0)
         return r;
 
-    gpa_t initrd;
-    uint64_t initrd_size;
-    gpa_t max = MIN(load_head32(l, HDR_INITRD_ADDR_MAX) + 1ull, 4 * GIB);
-    r = load_initrd(l, max, &initrd, &initrd_size, err);
-    if (r < 0)
-        return r;
-    r = load_cmdline(l, load_head32(l, HDR_CMDLINE_SIZE), err);
-    if (r < 0)
-        return r;
-    r = linux_boot_params(l, l->head + HDR_SETUP_SECTS, 0x202u + l->head[0x201] - HDR_SETUP_SECTS, initrd, initrd_size,
-                          err);
-    if (r < 0)
-        return r;
-    if (version >= 0x20c && (load_head16(l, HDR_XLOADFLAGS) & 1))
-        r = load_enter_long(l, s, start + 0x200, err);
-    else
-        r = load_enter_protected(l, s, start, err);
-    s->gpr[RSI] = LOAD_BOOT_PARAMS;
-    return r;
+    bool is64 = version >= 0x20c && (load_head16(l, HDR_XLOADFLAGS) & 1);
+    return enter(l, s, is64, is64 ? start + 0x200 : start, err);
 }

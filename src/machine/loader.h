@@ -29,6 +29,7 @@ struct boot_info {
     const struct e820_entry *e820;
     unsigned n_e820; /* at most E820_MAX */
     gpa_t rsdp;      /* ACPI root pointer, 0: none */
+    bool unpack;     /* guest code is slow: unpack a bzImage here where we can; the kernel then has no KASLR */
 };
 
 /*

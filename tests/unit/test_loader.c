@@ -187,6 +187,109 @@ static void test_bzimage_bad(void **state)
     }
 }
 
+/* ---- A bzImage unpacked by us ---- */
+
+#define PACKED_ELF 0x5000
+#define PACKED_MAX (BZ_SIZE + 0x6000)
+
+/* One LZ4 block of literals, and a match at its end that repeats the last byte 20 times. */
+static size_t lz4_pack(const uint8_t *src, size_t len, uint8_t *dst)
+{
+    size_t lit = len - 20, n = 0;
+    dst[n++] = 0xff;
+    for (size_t rest = lit - 15;; rest -= 255) {
+        dst[n++] = rest >= 255 ? 255 : (uint8_t)rest;
+        if (rest < 255)
+            break;
+    }
+    memcpy(dst + n, src, lit);
+    n += lit;
+    le16_put(dst + n, 1);
+    n += 2;
+    dst[n++] = 20 - 4 - 15;
+    return n;
+}
+
+static size_t make_packed(uint8_t k[PACKED_MAX])
+{
+    static uint8_t elf[PACKED_ELF];
+    Elf64_Ehdr h = {.e_type = ET_EXEC,
+                    .e_machine = EM_X86_64,
+                    .e_version = 1,
+                    .e_entry = 16 * MIB + 8,
+                    .e_phoff = 64,
+                    .e_ehsize = 64,
+                    .e_phentsize = sizeof(Elf64_Phdr),
+                    .e_phnum = 2};
+    Elf64_Phdr p[2] = {
+        {.p_type = PT_LOAD, .p_offset = 0x1000, .p_paddr = 16 * MIB, .p_filesz = 0x1000, .p_memsz = 0x1000},
+        {.p_type = PT_LOAD, .p_offset = 0x3000, .p_paddr = 16 * MIB + 0x1800, .p_filesz = 0x800, .p_memsz = 0x4000},
+    };
+    memset(elf, 0xee, sizeof elf); /* what lies between and behind the segments */
+    memcpy(h.e_ident, ELFMAG, 4);
+    h.e_ident[EI_CLASS] = ELFCLASS64;
+    h.e_ident[EI_DATA] = ELFDATA2LSB;
+    memcpy(elf, &h, sizeof h);
+    memcpy(elf + 64, p, sizeof p);
+    memset(elf + 0x1000, 0x11, 0x1000);
+    memset(elf + 0x3000, 0x22, 0x800);
+    make_bzimage(k);
+    size_t at = (BZ_SETUP + 1) * 512, start = at;
+    le32_put(k + at, 0x184c2102);
+    size_t n = lz4_pack(elf, sizeof elf, k + at + 8);
+    le32_put(k + at + 4, (uint32_t)n);
+    at += 8 + n;
+    le32_put(k + at, PACKED_ELF);
+    at += 4;
+    le32_put(k + 0x1f4, (uint32_t)(at - start + 15) / 16);
+    le32_put(k + 0x248, 0);
+    le32_put(k + 0x24c, (uint32_t)(at - start));
+    return at;
+}
+
+static void test_unpack(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t k[PACKED_MAX];
+    size_t len = make_packed(k);
+    f->b.unpack = true;
+    assert_int_equal(mem_set(f->mem, MIB, 0x99, RAM - MIB), 0);
+    if (load(f, k, len) < 0)
+        fail_msg("%s", f->err.msg);
+    assert_int_equal(f->s.rip, 16 * MIB + 8);
+    assert_true(f->s.efer & EFER_LMA);
+    assert_int_equal(peek(f, 16 * MIB), 0x11111111);
+    assert_int_equal(peek(f, 16 * MIB + 0xffc), 0x11111111);
+    assert_int_equal(peek(f, 16 * MIB + 0x1000), 0); /* the gap */
+    assert_int_equal(peek(f, 16 * MIB + 0x1800), 0x22222222);
+    assert_int_equal(peek(f, 16 * MIB + 0x1ffc), 0x22222222);
+    for (gpa_t at = 16 * MIB + 0x2000; at < 16 * MIB + 0x5800; at += 4)
+        assert_int_equal(peek(f, at), 0); /* bss */
+    assert_int_equal(peek(f, f->s.gpr[RSI] + 0x202), 0x53726448);
+}
+
+/* Broken packed kernels are left to the guest, or refused; nothing worse. */
+static void test_unpack_bad(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t good[PACKED_MAX], k[PACKED_MAX];
+    size_t len = make_packed(good);
+    uint32_t random = 12345;
+    f->b.unpack = true;
+    for (unsigned i = 0; i < 400; i++) {
+        memcpy(k, good, sizeof k);
+        for (unsigned j = 0; j < 1 + i % 3; j++) {
+            random = random * 1664525 + 1013904223;
+            /* Mostly in the frame's header and the ELF headers, where bytes mean something. */
+            size_t at =
+                (BZ_SETUP + 1) * 512 + (i % 4 ? random >> 8 & 0xff : (random >> 8) % (len - (BZ_SETUP + 1) * 512));
+            k[at] = (uint8_t)(random >> 24);
+        }
+        if (load(f, k, len) >= 0 && f->s.rip != 16 * MIB + 8)
+            assert_in_range(f->s.rip, MIB, RAM);
+    }
+}
+
 /* ---- ELF: PVH, vmlinux, Multiboot ---- */
 
 #define ELF_SIZE 4096
@@ -384,6 +487,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_bzimage, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bzimage_32bit_and_small_ram, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bzimage_bad, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unpack, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unpack_bad, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pvh, setup, teardown),
         cmocka_unit_test_setup_teardown(test_vmlinux, setup, teardown),
         cmocka_unit_test_setup_teardown(test_elf_bad, setup, teardown),
