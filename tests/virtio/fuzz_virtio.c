@@ -5,201 +5,29 @@
  *
  *   fuzz_virtio KIND [STEPS [SEED]]
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/fd.h"
-#include "dev/virtio/blk.h"
-#include "dev/virtio/net.h"
-#include "dev/virtio/rng.h"
-#include "vdriver.h"
+#include "fuzz_kinds.h"
 
-enum { RAM = 2 * MIB, QUEUES = 4, SIZE_MAX_USED = 32 };
+enum { RAM = 2 * MIB, QUEUES = 8 };
 #define DRIVER_OK                                                                                                      \
     (VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK)
-#define MUST(x)                                                                                                        \
-    do {                                                                                                               \
-        if (!(x)) {                                                                                                    \
-            fprintf(stderr, "%s:%d: not so: %s (step %" PRIu64 ")\n", __FILE__, __LINE__, #x, steps_done);             \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
-static uint64_t seed, steps_done;
+uint64_t fuzz_seed, fuzz_step;
 
-static uint64_t rnd(void)
+uint64_t rnd(void)
 {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed * 0x2545f4914f6cdd1dull) >> 11;
+    fuzz_seed ^= fuzz_seed << 13;
+    fuzz_seed ^= fuzz_seed >> 7;
+    fuzz_seed ^= fuzz_seed << 17;
+    return (fuzz_seed * 0x2545f4914f6cdd1dull) >> 11;
 }
-static bool one_in(unsigned n)
-{
-    return rnd() % n == 0;
-}
-
-/* ---- kinds ---- */
-
-struct kind {
-    const char *name;
-    struct virtio_dev *(*make)(struct vd *vd);
-    /* Something a driver might put at the start of a buffer on queue q; its length. */
-    unsigned (*request)(unsigned q, uint8_t buf[64]);
-};
-
-static struct virtio_dev *blk_make(struct vd *vd)
-{
-    char path[] = "/tmp/lodge-fuzz-XXXXXX";
-    int fd = mkostemp(path, O_CLOEXEC);
-    struct blk *blk;
-    struct virtio_dev *dev;
-    struct blk_options opt = {.path = path, .format = "raw", .no_uring = true};
-    MUST(fd >= 0 && ftruncate(fd, MIB) == 0 && blk_open(&opt, &blk, NULL) == 0);
-    close(fd);
-    unlink(path);
-    struct virtio_blk_config cfg = {
-        .id = "vda", .mem = vd->mem, .blk = blk, .queues = 2, .queue_size = SIZE_MAX_USED, .loop = vd->loop};
-    MUST(virtio_blk_new(&cfg, &dev, NULL) == 0);
-    return dev;
-}
-
-static unsigned blk_request(unsigned q, uint8_t buf[64])
-{
-    static const uint32_t types[] = {0, 1, 0, 1, 4, 8, 11, 13, 2};
-    le32_put(buf, types[rnd() % ARRAY_SIZE(types)]);
-    le64_put(buf + 8, one_in(20) ? rnd() << 11 : rnd() % 2048);
-    le64_put(buf + 16, one_in(20) ? rnd() << 11 : rnd() % 2048);
-    le32_put(buf + 24, (uint32_t)rnd() % 100);
-    le32_put(buf + 28, one_in(10) ? (uint32_t)rnd() : (uint32_t)rnd() & 1);
-    return one_in(2) ? 16 : 32;
-}
-
-static struct virtio_dev *rng_make(struct vd *vd)
-{
-    struct virtio_dev *dev;
-    struct virtio_rng_config cfg = {.id = "rng0", .mem = vd->mem, .loop = vd->loop, .rate = 1000000000};
-    MUST(virtio_rng_new(&cfg, &dev, NULL) == 0);
-    return dev;
-}
-
-static unsigned rng_request(unsigned q, uint8_t buf[64])
-{
-    return 0;
-}
-
-/* A cable with a mirror at its end: what is sent comes back. */
-struct mirror {
-    struct net net;
-    const struct net_client *client;
-    uint8_t frame[4096];
-    size_t len;
-};
-
-static int mirror_send(struct net *net, unsigned q, const struct iovec *iov, unsigned niov)
-{
-    struct mirror *m = (struct mirror *)net;
-    if (one_in(8))
-        return -EAGAIN;
-    m->len = 0;
-    for (unsigned i = 0; i < niov; i++) {
-        size_t n = MIN(iov[i].iov_len, sizeof m->frame - m->len);
-        memcpy(m->frame + m->len, iov[i].iov_base, n);
-        m->len += n;
-    }
-    return (int)m->len;
-}
-static int mirror_recv(struct net *net, unsigned q, const struct iovec *iov, unsigned niov)
-{
-    struct mirror *m = (struct mirror *)net;
-    size_t done = 0, len = m->len;
-    if (!len)
-        return -EAGAIN;
-    m->len = 0;
-    for (unsigned i = 0; i < niov && done < len; i++) {
-        size_t n = MIN(iov[i].iov_len, len - done);
-        memcpy(iov[i].iov_base, m->frame + done, n);
-        done += n;
-    }
-    return done < len ? -EMSGSIZE : (int)len;
-}
-static void mirror_offload(struct net *net, unsigned offload)
-{
-}
-static int mirror_queues(struct net *net, unsigned active)
-{
-    return 0;
-}
-static int mirror_attach(struct net *net, struct loop *loop, const struct net_client *client, struct err *err)
-{
-    ((struct mirror *)net)->client = client;
-    return 0;
-}
-static void mirror_want(struct net *net, unsigned q, bool on)
-{
-}
-static void mirror_close(struct net *net)
-{
-    free(net);
-}
-static const struct net_ops mirror_ops = {.send = mirror_send,
-                                          .recv = mirror_recv,
-                                          .set_offload = mirror_offload,
-                                          .set_queues = mirror_queues,
-                                          .close = mirror_close};
-
-static struct virtio_dev *net_make(struct vd *vd)
-{
-    struct virtio_dev *dev;
-    struct mirror *m = xcalloc(1, sizeof *m);
-    m->net = (struct net){.ops = &mirror_ops,
-                          .backend = "mirror",
-                          .vnet_hdr = true,
-                          .offload = 15,
-                          .queues = 1,
-                          .mtu = 1500,
-                          .link_up = true,
-                          .attach = mirror_attach,
-                          .want_readable = mirror_want};
-    struct virtio_net_config cfg = {
-        .id = "net0", .mem = vd->mem, .net = &m->net, .mac = {0x52, 0x54, 0, 1, 2, 3}, .loop = vd->loop};
-    MUST(virtio_net_new(&cfg, &dev, NULL) == 0);
-    return dev;
-}
-
-static unsigned net_request(unsigned q, uint8_t buf[64])
-{
-    memset(buf, 0, 64);
-    if (q == 2) { /* control: class, command, data */
-        buf[0] = rnd() % 6;
-        buf[1] = rnd() % 4;
-        le64_put(buf + 2, rnd() % 5);
-        return 2 + rnd() % 20;
-    }
-    buf[0] = one_in(4) ? 1 : 0;
-    buf[1] = one_in(4) ? 1 : 0;
-    le16_put(buf + 4, rnd() & 0x7ff);
-    le16_put(buf + 6, rnd() & 0xff);
-    le16_put(buf + 8, rnd() & 0xff);
-    memset(buf + 12, 0xff, 6);
-    return 12 + rnd() % 50;
-}
-
-static const struct kind kinds[] = {
-    {"blk", blk_make, blk_request},
-    {"rng", rng_make, rng_request},
-    {"net", net_make, net_request},
-};
 
 /* ---- the driver ---- */
 
 struct fuzz {
-    const struct kind *kind;
+    const struct fuzz_kind *kind;
     struct vd vd;
     struct vdq q[QUEUES];
     unsigned nq;
@@ -238,7 +66,7 @@ static void offer(struct fuzz *f)
 {
     struct vdq *q = &f->q[rnd() % f->nq];
     struct vd_buf buf[8];
-    uint8_t req[64];
+    uint8_t req[128];
     unsigned n = 1 + rnd() % MIN(7, q->size), out = rnd() % (n + 1), len = f->kind->request(q->index, req);
     if (len && !out)
         out = 1;
@@ -269,6 +97,8 @@ static void offer(struct fuzz *f)
 /* Takes what came back. A ring that was corrupted may show anything: then the driver starts over. */
 static void collect(struct fuzz *f)
 {
+    if (f->kind->poke)
+        f->kind->poke(f->vd.dev);
     vd_run(&f->vd);
     for (unsigned i = 0; i < f->nq; i++) {
         struct vdq *q = &f->q[i];
@@ -376,25 +206,27 @@ static void step(struct fuzz *f)
 
 int main(int argc, char **argv)
 {
-    const struct kind *kind = NULL;
-    for (unsigned i = 0; argc > 1 && i < ARRAY_SIZE(kinds); i++)
-        if (!strcmp(kinds[i].name, argv[1]))
-            kind = &kinds[i];
+    const struct fuzz_kind *kind = NULL;
+    for (unsigned i = 0; argc > 1 && fuzz_kinds[i].name; i++)
+        if (!strcmp(fuzz_kinds[i].name, argv[1]))
+            kind = &fuzz_kinds[i];
     if (!kind)
         return 2;
     uint64_t steps = argc > 2 ? strtoull(argv[2], NULL, 0) : 20000;
     for (unsigned t = VD_PCI; t <= VD_MMIO; t++) {
         struct fuzz f = {.kind = kind};
-        seed = argc > 3 ? strtoull(argv[3], NULL, 0) : 0x10d6e;
-        seed += t;
+        fuzz_seed = argc > 3 ? strtoull(argv[3], NULL, 0) : 0x10d6e;
+        fuzz_seed += t;
         vd_machine(&f.vd, t, RAM);
         vd_plug(&f.vd, kind->make(&f.vd));
         if (t == VD_PCI)
             vd_enable_msix(&f.vd);
         restart(&f);
-        for (steps_done = 0; steps_done < steps / 2; steps_done++)
+        for (fuzz_step = 0; fuzz_step < steps / 2; fuzz_step++)
             step(&f);
         vd_free(&f.vd);
+        if (kind->cleanup)
+            kind->cleanup();
     }
     return 0;
 }
