@@ -198,6 +198,32 @@ static void ports_are_announced_and_opened(void **s)
     fake_free(d);
 }
 
+static void impossible_saved_state_is_refused(void **s)
+{
+    struct fake_chr chr[2] = {{.chr.ops = &chr_ops}, {.chr.ops = &chr_ops}};
+    struct fake_driver *d = fake_new(2 * MIB);
+    struct virtio_dev *dev =
+        make_console(d, (struct virtio_console_port_config[]){{&chr[0].chr, NULL}, {&chr[1].chr, "agent"}}, 2);
+    fake_start(d, dev, ~0ull);
+    struct state_writer w = {0};
+    struct err err = {0};
+    dev->dev.type->pause(&dev->dev, true);
+    state_save(&w, dev->dev.type->state, "c", dev);
+    struct state_reader good = {.data = w.data, .len = w.len}, bad = good;
+    assert_int_equal(state_load(&good, dev->dev.type->state, "c", dev, &err), 0);
+    /* Port 0 is to announce its name, but it has none. */
+    uint8_t *p = memmem(w.data, w.len, "pending", 7);
+    assert_non_null(p);
+    for (p += 7; *p != VIRTIO_CONSOLE_PORTS_MAX; p++)
+        ;
+    memset(p + 4, BIT(7), 1);
+    assert_int_equal(state_load(&bad, dev->dev.type->state, "c", dev, &err), -EINVAL);
+    assert_non_null(strstr(err.msg, "port 0"));
+    device_reset(&dev->dev);
+    state_writer_free(&w);
+    fake_free(d);
+}
+
 static void console_survives_a_hostile_driver(void **s)
 {
     uint32_t seed = 4711;
@@ -274,9 +300,8 @@ static void random_bytes_come_and_are_bounded(void **s)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_console_carries_bytes),
-        cmocka_unit_test(ports_are_announced_and_opened),
-        cmocka_unit_test(console_survives_a_hostile_driver),
+        cmocka_unit_test(a_console_carries_bytes),           cmocka_unit_test(ports_are_announced_and_opened),
+        cmocka_unit_test(impossible_saved_state_is_refused), cmocka_unit_test(console_survives_a_hostile_driver),
         cmocka_unit_test(random_bytes_come_and_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -338,6 +338,20 @@ static void destroy(struct device *dev)
     free(c);
 }
 
+static int post_load(void *obj, uint32_t version, struct err *err)
+{
+    struct virtio_console *c = obj;
+    uint8_t known = 0;
+    for (unsigned k = 0; k < ARRAY_SIZE(event_order); k++)
+        known |= BIT(event_order[k]);
+    for (unsigned i = 0; i < VIRTIO_CONSOLE_PORTS_MAX; i++) {
+        bool named = i < c->nports && c->port[i].name;
+        if (c->pending[i] & ~(i < c->nports ? known & ~(named ? 0 : BIT(PORT_NAME)) : 0))
+            return err_set(err, -EINVAL, "saved state of %s: messages of port %u cannot be", c->virtio.dev.id, i);
+    }
+    return virtio_post_load(obj, version, err);
+}
+
 static const struct state_field console_fields[] = {
     VIRTIO_STATE_FIELDS(struct virtio_console, virtio), STATE_U(struct virtio_console, ready),
     STATE_ARRAY(struct virtio_console, pending),        STATE_ARRAY(struct virtio_console, guest_open),
@@ -349,7 +363,7 @@ static const struct state_desc console_state = {
     .min_version = 1,
     .fields = console_fields,
     .pre_save = virtio_pre_save,
-    .post_load = virtio_post_load,
+    .post_load = post_load,
 };
 
 const struct device_type virtio_console_type = {
