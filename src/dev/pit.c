@@ -437,6 +437,13 @@ static void pit_destroy(struct device *dev)
     free(pit);
 }
 
+static void pit_pre_save(void *obj)
+{
+    struct pit *pit = obj;
+    for (unsigned i = 0; i < 3; i++)
+        settle(&pit->ch[i], clock_now(pit->clock));
+}
+
 static int pit_post_load(void *obj, uint32_t version, struct err *err)
 {
     struct pit *pit = obj;
@@ -474,7 +481,7 @@ static const struct state_field pit_fields[] = {
     STATE_U(struct pit, out),
     STATE_END,
 };
-static const struct state_desc pit_state = {"pit", 1, 1, pit_fields, NULL, pit_post_load};
+static const struct state_desc pit_state = {"pit", 1, 1, pit_fields, pit_pre_save, pit_post_load};
 
 const struct device_type pit_type = {
     .name = "pit",

@@ -1,6 +1,7 @@
 /* The chips under test, alone and wired together. */
 #include "env.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -203,7 +204,7 @@ const struct env_kind kind_uart = {
 
 struct acpi_box {
     struct acpi_pm *pm;
-    unsigned poweroffs, resets;
+    _Atomic unsigned poweroffs, resets;
 };
 
 static void acpi_event(void *opaque, enum acpi_pm_event event)
@@ -231,11 +232,9 @@ static void acpi_setup(struct env *env)
     env_add(env, acpi_pm_device(b->pm));
 }
 
-static uint64_t take(unsigned *n)
+static uint64_t take(_Atomic unsigned *n)
 {
-    unsigned v = *n;
-    *n = 0;
-    return v;
+    return atomic_exchange(n, 0);
 }
 
 static bool acpi_op(struct env *env, int argc, char **argv, uint64_t *ret)
@@ -282,7 +281,7 @@ const struct env_kind kind_acpi = {
 /* ---- isaports: debug-exit at 0xf4, pvpanic at 0x505, port 0x92 (output 0 = A20) ---- */
 
 struct isaports_box {
-    unsigned status, panics, resets;
+    _Atomic unsigned status, panics, resets;
 };
 
 static void isaports_exit(void *opaque, int status)
@@ -428,7 +427,7 @@ const struct env_kind kind_fw_cfg = {
 
 struct i8042_box {
     struct i8042 *k;
-    unsigned resets;
+    _Atomic unsigned resets;
 };
 
 static void i8042_pulse(void *opaque)
