@@ -333,7 +333,7 @@ bool case_make(const struct form *f, struct rng *r, struct testcase *t)
     if (!form_runnable(&t->z, t->ops))
         return false;
     t->len = t->z.length;
-    memcpy(t->code, bytes, sizeof t->code);
+    memcpy(t->code, bytes, 16);
     if (f->mode == 32 && t->z.address_width == 16 && rng_chance(r, 90))
         return false; /* reaches only what is never mapped */
 

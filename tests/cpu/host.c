@@ -191,7 +191,7 @@ void host_execute(const struct testcase *t, struct regs *after, uint8_t win[WIN_
     uint8_t *at = (uint8_t *)(uintptr_t)t->ip;
 
     window_set(t);
-    memset(at - 16, 0xcc, 48);
+    memset(at - 16, 0xcc, 64 + t->len);
     memcpy(at, t->code, t->len);
     if (!t->branch) {
         uint32_t rel = (far ? exit32 : exit64) - (uint32_t)(t->ip + t->len + 5);
@@ -226,5 +226,5 @@ void host_execute(const struct testcase *t, struct regs *after, uint8_t win[WIN_
         after->vector = -1;
     }
     memcpy(win, (void *)(uintptr_t)WIN_RW, WIN_RW_SIZE);
-    memset(at - 16, 0xcc, 48);
+    memset(at - 16, 0xcc, 64 + t->len);
 }

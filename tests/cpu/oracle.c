@@ -1,5 +1,6 @@
 /*
- * oracle [--full] [--count N] [--seed S] [--only MNEMONIC] [--mode 32|64] [--case FORM.N] [--verbose]
+ * oracle [--full] [--count N] [--seed S] [--only MNEMONIC] [--mode 32|64] [--case FORM.N] [--blocks N] [--block N]
+ * [--undefined] [--verbose]
  *
  * Runs random cases of every instruction form on the host CPU and on the software CPU and compares registers, defined
  * flags, vector and x87 state, memory and faults. Without options a sample that takes seconds; --full takes minutes. A
@@ -15,9 +16,12 @@
 static struct {
     uint64_t seed;
     unsigned count, mode, verbose;
+    bool undefined;
+    unsigned blocks;
+    long block;
     const char *only;
     long form, draw;
-} opt = {.seed = 1, .count = 3, .form = -1};
+} opt = {.seed = 1, .count = 3, .form = -1, .blocks = 2000, .block = -1};
 
 static void hex(const char *what, const uint8_t *b, unsigned n)
 {
@@ -31,7 +35,7 @@ static void hex(const char *what, const uint8_t *b, unsigned n)
 static uint64_t flags_mask(const struct testcase *t)
 {
     uint64_t mask = FLAGS_STATUS | FLAG_DF | FLAG_IF | FLAG_IOPL | FLAG_ID;
-    return t->z.cpu_flags ? mask & ~(uint64_t)t->z.cpu_flags->undefined : mask;
+    return t->z.cpu_flags && !opt.undefined ? mask & ~(uint64_t)t->z.cpu_flags->undefined : mask;
 }
 
 /* Accessed piece by piece, in an order that is the CPU's own affair. */
@@ -100,8 +104,8 @@ static bool is_vague(const struct testcase *t, const struct regs *h, const struc
         same = false;                                                                                                  \
     } while (0)
 
-static bool compare(const struct testcase *t, const struct regs *h, const struct regs *s, const uint8_t *hw,
-                    const uint8_t *sw, bool print)
+bool compare(const struct testcase *t, const struct regs *h, const struct regs *s, const uint8_t *hw, const uint8_t *sw,
+             bool print)
 {
     static const char *const names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                           "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
@@ -253,21 +257,28 @@ static int run_mode(unsigned mode)
     printf("%u-bit code: %u forms, %lu cases (%lu faulted), %lu differ in %u forms; seed %lu\n", mode, forms, sum.run,
            sum.faults, sum.failed, bad_forms, opt.seed);
     free(f);
-    return sum.failed || !sum.run;
+    return sum.failed || (opt.count && !sum.run);
 }
 
 int main(int argc, char **argv)
 {
-    static const struct option longs[] = {
-        {"full", no_argument, NULL, 'f'},       {"count", required_argument, NULL, 'n'},
-        {"seed", required_argument, NULL, 's'}, {"only", required_argument, NULL, 'o'},
-        {"mode", required_argument, NULL, 'm'}, {"case", required_argument, NULL, 'c'},
-        {"verbose", no_argument, NULL, 'v'},    {0}};
+    static const struct option longs[] = {{"full", no_argument, NULL, 'f'},
+                                          {"count", required_argument, NULL, 'n'},
+                                          {"seed", required_argument, NULL, 's'},
+                                          {"only", required_argument, NULL, 'o'},
+                                          {"mode", required_argument, NULL, 'm'},
+                                          {"case", required_argument, NULL, 'c'},
+                                          {"verbose", no_argument, NULL, 'v'},
+                                          {"undefined", no_argument, NULL, 'u'},
+                                          {"blocks", required_argument, NULL, 'b'},
+                                          {"block", required_argument, NULL, 'B'},
+                                          {0}};
     int o;
     while ((o = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         switch (o) {
         case 'f':
             opt.count = 1000;
+            opt.blocks = 1000000;
             break;
         case 'n':
             opt.count = strtoul(optarg, NULL, 0);
@@ -285,6 +296,15 @@ int main(int argc, char **argv)
             if (sscanf(optarg, "%ld.%ld", &opt.form, &opt.draw) != 2)
                 return 2;
             break;
+        case 'b':
+            opt.blocks = strtoul(optarg, NULL, 0);
+            break;
+        case 'B':
+            opt.block = strtol(optarg, NULL, 0);
+            break;
+        case 'u':
+            opt.undefined = true;
+            break;
         case 'v':
             opt.verbose++;
             break;
@@ -296,14 +316,18 @@ int main(int argc, char **argv)
         printf("skipped: the harness needs a host with AVX\n");
         return 77;
     }
-    if (host_setup() || soft_setup()) {
+    if (host_setup() || soft_setup() || machine_setup()) {
         printf("cannot set up: are addresses %llx to %llx free?\n", WIN_BASE, AREA_BASE);
         return 77;
     }
     int bad = 0;
-    if (opt.mode != 32)
-        bad |= run_mode(64);
-    if (opt.mode != 64)
-        bad |= run_mode(32);
+    for (unsigned mode = 64; mode >= 32; mode -= 32) {
+        if (opt.mode && opt.mode != mode)
+            continue;
+        if (opt.block < 0)
+            bad |= run_mode(mode);
+        if (!opt.only && opt.form < 0)
+            bad |= blocks_run(mode, opt.seed, opt.blocks, opt.block) > 0;
+    }
     return bad;
 }

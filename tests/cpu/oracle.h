@@ -27,6 +27,7 @@
 #define CODE_SIZE 16384
 /* Instructions under test lie in the middle of the code area; the rest of it is INT3. */
 #define CODE_TEST (CODE_BASE + 8192)
+#define CODE_MAX 512
 #define AREA_BASE 0x21000000ull
 
 struct rng {
@@ -79,7 +80,7 @@ struct form {
 
 struct testcase {
     const struct form *form;
-    uint8_t code[16];
+    uint8_t code[CODE_MAX];
     unsigned len;
     ZydisDecodedInstruction z;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
@@ -103,5 +104,15 @@ void host_execute(const struct testcase *t, struct regs *after, uint8_t win[WIN_
 uint64_t host_fs_base(void);
 int soft_setup(void);
 void soft_execute(const struct testcase *t, struct regs *after, uint8_t win[WIN_RW_SIZE]);
+
+/* The same on a whole vCPU, for blocks. machine.c */
+int machine_setup(void);
+void machine_execute(const struct testcase *t, struct regs *after, uint8_t win[WIN_RW_SIZE]);
+
+/* Do both sides agree? Prints what differs if asked. oracle.c */
+bool compare(const struct testcase *t, const struct regs *h, const struct regs *s, const uint8_t *hw, const uint8_t *sw,
+             bool print);
+/* `count` random blocks of `mode`-bit code; the number that differ. `only` >= 0: this one, told at length. blocks.c */
+unsigned blocks_run(unsigned mode, uint64_t seed, unsigned count, long only);
 
 #endif
