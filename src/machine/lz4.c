@@ -3,6 +3,7 @@
 #include "machine/lz4.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/bits.h"
@@ -22,16 +23,24 @@ static long more_length(const uint8_t **p, const uint8_t *end, size_t n)
     return (long)n;
 }
 
-/* Copies a match, which may overlap its own output: the bytes repeat then. */
-static void copy_match(uint8_t *to, size_t distance, size_t n)
+/*
+ * Copies a match, which may overlap its own output: the bytes repeat then. With `room` for 16 bytes more it writes past
+ * the end, in steps.
+ */
+static void copy_match(uint8_t *to, size_t distance, size_t n, bool room)
 {
     const uint8_t *from = to - distance;
-    if (distance >= 8) {
-        for (; n >= 8; n -= 8, to += 8, from += 8)
+    uint8_t *stop = to + n;
+    if (room && distance >= 16) {
+        for (; to < stop; to += 16, from += 16)
+            memcpy(to, from, 16);
+    } else if (room && distance >= 8) {
+        for (; to < stop; to += 8, from += 8)
             memcpy(to, from, 8);
+    } else {
+        while (to < stop)
+            *to++ = *from++;
     }
-    while (n--)
-        *to++ = *from++;
 }
 
 long lz4_block(const uint8_t *src, size_t src_len, uint8_t *dst, size_t dst_cap)
@@ -41,16 +50,31 @@ long lz4_block(const uint8_t *src, size_t src_len, uint8_t *dst, size_t dst_cap)
 
     while (p < end && to < to_end) {
         unsigned token = *p++;
+        /* The common sequence, far from both ends: few literals, a short match that does not overlap itself. */
+        if (token < 0xf0 && (token & 15) != 15 && end - p >= 32 && to_end - to >= 64) {
+            size_t few = token >> 4, distance;
+            memcpy(to, p, 16);
+            p += few;
+            distance = le16_get(p);
+            if (distance >= 8 && distance <= (size_t)(to + few - dst)) {
+                const uint8_t *from = to + few - distance;
+                to += few;
+                p += 2;
+                memcpy(to, from, 8);
+                memcpy(to + 8, from + 8, 8);
+                memcpy(to + 16, from + 16, 2);
+                to += (token & 15) + 4;
+                continue;
+            }
+            p -= few;
+        }
         long n = token >> 4;
         if (n == 15 && (n = more_length(&p, end, 15)) < 0)
             return -EINVAL;
         if (n > end - p)
             return -EINVAL;
         size_t literal = MIN((size_t)n, (size_t)(to_end - to));
-        if (n <= 16 && end - p >= 16 && to_end - to >= 16)
-            memcpy(to, p, 16);
-        else
-            memcpy(to, p, literal);
+        memcpy(to, p, literal);
         to += literal;
         p += n;
         if (p == end || to == to_end) /* the last sequence has literals only */
@@ -65,12 +89,7 @@ long lz4_block(const uint8_t *src, size_t src_len, uint8_t *dst, size_t dst_cap)
         if (n == 15 && (n = more_length(&p, end, 15)) < 0)
             return -EINVAL;
         size_t match = MIN((size_t)n + 4, (size_t)(to_end - to));
-        if (distance >= 16 && match <= 32 && to_end - to >= 32) {
-            memcpy(to, to - distance, 16);
-            memcpy(to + 16, to + 16 - distance, 16);
-        } else {
-            copy_match(to, distance, match);
-        }
+        copy_match(to, distance, match, (size_t)(to_end - to) - match >= 16);
         to += match;
     }
     return to - dst;
