@@ -256,7 +256,7 @@ static void add_tsc(struct cpuid_table *t, uint32_t tsc_khz)
     if (!p1 || !q1)
         return;
     add(t, 0x15, (uint32_t)q1, (uint32_t)p1, CPUID_CRYSTAL_HZ, 0);
-    add(t, 0x16, tsc_khz / 1000, tsc_khz / 1000, 100, 0);
+    add(t, 0x16, (tsc_khz + 500) / 1000, (tsc_khz + 500) / 1000, 100, 0);
 }
 
 static unsigned bits_for(unsigned n)

@@ -137,6 +137,9 @@ static void *run_thread(void *o)
 {
     struct guest *g = o;
     struct err e = {0};
+    sigset_t all;
+    sigfillset(&all); /* as threads of a careful program have it */
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
     return (void *)(uintptr_t)g->e->ops->vcpu_run(g->v[0], &e);
 }
 static void *run_thread1(void *o)

@@ -202,9 +202,19 @@ static enum vcpu_exit run_loop(struct kvm_vcpu *v, struct err *err)
     }
 }
 
+/* Whoever made this thread may have blocked all signals. */
+static void let_kicks_in(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, KVM_KICK_SIGNAL);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
 enum vcpu_exit kvm_vcpu_run(struct vcpu *vcpu, struct err *err)
 {
     struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
+    let_kicks_in();
     pthread_mutex_lock(&v->lock);
     v->thread = pthread_self();
     v->running = true;
