@@ -17,8 +17,8 @@ struct block {
 
 static bool wanted(const struct testcase *t)
 {
-    if (t->branch || t->z.meta.category == ZYDIS_CATEGORY_XSAVE || t->z.meta.category == ZYDIS_CATEGORY_XSAVEOPT ||
-        t->z.meta.category == ZYDIS_CATEGORY_AVX2GATHER)
+    if (t->branch || t->undefined || form_must_fault(&t->z) || t->z.meta.category == ZYDIS_CATEGORY_XSAVE ||
+        t->z.meta.category == ZYDIS_CATEGORY_XSAVEOPT || t->z.meta.category == ZYDIS_CATEGORY_AVX2GATHER)
         return false;
     switch (t->z.mnemonic) {
     case ZYDIS_MNEMONIC_POPF:

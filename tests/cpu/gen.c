@@ -328,7 +328,14 @@ bool case_make(const struct form *f, struct rng *r, struct testcase *t)
     encode(f, r, bytes);
     t->ip = CODE_TEST + rng_below(r, 16);
     const ZydisDecoder *d = &decoders[f->mode == 32];
-    if (ZYAN_FAILED(ZydisDecoderDecodeFull(d, bytes, 15, &t->z, t->ops)))
+    ZyanStatus status = ZydisDecoderDecodeFull(d, bytes, 15, &t->z, t->ops);
+    t->undefined = status == ZYDIS_STATUS_ILLEGAL_LOCK && rng_chance(r, 5);
+    uint8_t *lock_at = memchr(bytes, 0xf0, 3);
+    if (t->undefined && lock_at) { /* see what it would be without */
+        *lock_at = 0x3e;
+        status = ZydisDecoderDecodeFull(d, bytes, 15, &t->z, t->ops);
+    }
+    if (ZYAN_FAILED(status))
         return false;
     if (!form_runnable(&t->z, t->ops))
         return false;
@@ -469,6 +476,10 @@ bool case_make(const struct form *f, struct rng *r, struct testcase *t)
     if (f->mode == 32)
         for (unsigned n = 0; n < 16; n++)
             g[n] = n < 8 ? (uint32_t)g[n] : 0;
+    if (t->undefined) {
+        t->code[lock_at - bytes] = 0xf0;
+        return true;
+    }
     /* Operand values and lengths may have changed with what was patched. */
     return ZYAN_SUCCESS(ZydisDecoderDecodeFull(d, t->code, t->len, &t->z, t->ops)) && t->z.length == t->len;
 }

@@ -85,7 +85,8 @@ struct testcase {
     ZydisDecodedInstruction z;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     bool branch;
-    uint64_t ip; /* where it stands */
+    bool undefined; /* LOCK where it may not stand: #UD */
+    uint64_t ip;    /* where it stands */
     struct regs in;
     uint8_t window[WIN_RW_SIZE + WIN_RO_SIZE]; /* contents of the writable and the read-only pages */
 };
@@ -95,6 +96,8 @@ struct form *forms_enumerate(unsigned mode, unsigned *ret_n);
 /* Is this decoded instruction one that may be run (unprivileged, no side effects beyond registers and memory)? forms.c
  */
 bool form_runnable(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops);
+/* Is it forbidden to programs? Then both sides must refuse in the same way. */
+bool form_must_fault(const ZydisDecodedInstruction *z);
 /* Makes a case; false when this draw gave nothing that can run. gen.c */
 bool case_make(const struct form *f, struct rng *r, struct testcase *t);
 
