@@ -182,11 +182,11 @@ INLINE uint64_t host_load(const void *p, unsigned size)
     case 1:
         return *(const volatile uint8_t *)p;
     case 2:
-        return *(const volatile uint16_t *)p;
+        return *(const mmu_u16 *)p;
     case 4:
-        return *(const volatile uint32_t *)p;
+        return *(const mmu_u32 *)p;
     default:
-        return *(const volatile uint64_t *)p;
+        return *(const mmu_u64 *)p;
     }
 }
 
@@ -197,13 +197,13 @@ INLINE void host_store(void *p, unsigned size, uint64_t v)
         *(volatile uint8_t *)p = v;
         break;
     case 2:
-        *(volatile uint16_t *)p = v;
+        *(mmu_u16 *)p = v;
         break;
     case 4:
-        *(volatile uint32_t *)p = v;
+        *(mmu_u32 *)p = v;
         break;
     default:
-        *(volatile uint64_t *)p = v;
+        *(mmu_u64 *)p = v;
     }
 }
 
