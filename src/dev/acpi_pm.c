@@ -33,6 +33,7 @@ struct acpi_pm {
     uint16_t sts, en, cnt;
     uint32_t gpe_sts, gpe_en;
     uint8_t reset;
+    uint8_t rtc;        /* level of the RTC's line */
     uint64_t half_seen; /* halves of the PM timer's period that TMR_STS knows of */
 };
 
@@ -193,6 +194,23 @@ void acpi_pm_sleep_button(struct acpi_pm *pm)
     raise(pm, PM1_SLPBTN, 0);
 }
 
+static void rtc_set(void *opaque, unsigned n, int level)
+{
+    struct acpi_pm *pm = opaque;
+    pthread_mutex_lock(&pm->lock);
+    if (level && !pm->rtc) {
+        pm->sts |= PM1_RTC;
+        update(pm);
+    }
+    pm->rtc = level != 0;
+    pthread_mutex_unlock(&pm->lock);
+}
+
+struct irq acpi_pm_rtc(struct acpi_pm *pm)
+{
+    return (struct irq){rtc_set, pm, 0};
+}
+
 void acpi_pm_gpe(struct acpi_pm *pm, unsigned n)
 {
     raise(pm, 0, BIT(n & 31));
@@ -237,10 +255,9 @@ static int acpi_pm_post_load(void *obj, uint32_t version, struct err *err)
 }
 
 static const struct state_field acpi_pm_fields[] = {
-    STATE_U(struct acpi_pm, sts),       STATE_U(struct acpi_pm, en),
-    STATE_U(struct acpi_pm, cnt),       STATE_U(struct acpi_pm, gpe_sts),
-    STATE_U(struct acpi_pm, gpe_en),    STATE_U(struct acpi_pm, reset),
-    STATE_U(struct acpi_pm, half_seen), STATE_END,
+    STATE_U(struct acpi_pm, sts),     STATE_U(struct acpi_pm, en),        STATE_U(struct acpi_pm, cnt),
+    STATE_U(struct acpi_pm, gpe_sts), STATE_U(struct acpi_pm, gpe_en),    STATE_U(struct acpi_pm, reset),
+    STATE_U(struct acpi_pm, rtc),     STATE_U(struct acpi_pm, half_seen), STATE_END,
 };
 static const struct state_desc acpi_pm_state = {"acpi-pm", 1, 1, acpi_pm_fields, acpi_pm_pre_save, acpi_pm_post_load};
 

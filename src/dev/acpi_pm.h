@@ -55,6 +55,8 @@ extern const struct bus_ops acpi_pm_reset_ops; /* opaque: the acpi_pm */
 /* Any thread. */
 void acpi_pm_power_button(struct acpi_pm *pm);
 void acpi_pm_sleep_button(struct acpi_pm *pm);
+/* The RTC's interrupt: each rise sets RTC_STS. Linux uses it for alarms where the HPET has taken IRQ 8 from the RTC. */
+struct irq acpi_pm_rtc(struct acpi_pm *pm);
 /* Sets status bit n (0..31) of the GPE block. */
 void acpi_pm_gpe(struct acpi_pm *pm, unsigned n);
 

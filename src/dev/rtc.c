@@ -27,7 +27,7 @@ struct rtc {
     pthread_mutex_t lock;
     const struct clock *clock;
     struct timer timer;
-    struct irq irq;
+    struct irq irq, alarm;
     bool host;
 
     uint8_t index;
@@ -197,6 +197,7 @@ static void update(struct rtc *r)
     else
         r->ram[REG_C] &= ~C_IRQ;
     irq_set(r->irq, (r->ram[REG_C] & C_IRQ) && !r->inhibited);
+    irq_set(r->alarm, (r->ram[REG_C] & C_IRQ) != 0);
     /* While the line is high nothing new can happen: reading register C comes first. */
     if (next != UINT64_MAX && !(r->ram[REG_C] & C_IRQ))
         timer_arm(&r->timer, next);
@@ -405,6 +406,7 @@ void rtc_new(const struct rtc_config *cfg, struct rtc **ret)
     pthread_mutex_init(&r->lock, NULL);
     r->clock = cfg->clock;
     r->irq = cfg->irq;
+    r->alarm = cfg->alarm;
     r->host = cfg->host;
     r->offset = cfg->start * (int64_t)NSEC_PER_SEC;
     r->ram[REG_A] = 0x26;

@@ -18,6 +18,7 @@ struct rtc_config {
     struct loop *loop; /* runs its timer */
     const struct clock *clock;
     struct irq irq;
+    struct irq alarm; /* the same, never inhibited: acpi_pm_rtc(). Optional */
     /*
      * Seconds since 1970 (UTC) that the RTC shows at guest time 0; then it follows the guest's clock. With `host`
      * instead: it follows the host's real time, plus `start` seconds (0: UTC; a zone's offset: local time).

@@ -97,6 +97,7 @@ static int build_timers(struct vm *vm, struct err *err)
         .loop = vm->loop,
         .clock = &vm->clock,
         .irq = vm_gsi(vm, 8),
+        .alarm = acpi_pm_rtc(vm->pm),
         .host = true,
         .start = clock_offset(vm->domain),
     };

@@ -198,7 +198,7 @@ const struct env_kind kind_uart = {
     .name = "uart", .setup = uart_setup, .op = uart_op, .range = {{false, 0x3f8, 8}}, .fuzz = uart_fuzz};
 
 /*
- * ---- acpi: PM block at 0x600 and reset register at 0xcf9; output 0 = SCI ----
+ * ---- acpi: PM block at 0x600 and reset register at 0xcf9; output 0 = SCI, input 0 = the RTC's line ----
  * `event KIND` counts what was reported since last asked.
  */
 
@@ -229,6 +229,7 @@ static void acpi_setup(struct env *env)
     acpi_pm_new(&cfg, &b->pm);
     must(acpi_pm_map(b->pm, env->pio, 0x600, NULL));
     must(acpi_pm_map_reset(b->pm, env->pio, NULL));
+    env->input[0] = acpi_pm_rtc(b->pm);
     env_add(env, acpi_pm_device(b->pm));
 }
 
@@ -275,6 +276,7 @@ const struct env_kind kind_acpi = {
     .setup = acpi_setup,
     .op = acpi_op,
     .range = {{false, 0x600, 0x40}, {false, 0xcf9, 1}},
+    .inputs = 1,
     .fuzz = acpi_fuzz,
 };
 
@@ -335,15 +337,18 @@ const struct env_kind kind_isaports = {
     .range = {{false, 0xf4, 4}, {false, 0x505, 1}, {false, 0x92, 1}},
 };
 
-/* ---- rtc: 2024-02-28 23:59:50 UTC at the start; output 0 = IRQ 8, input 0 = inhibit ---- */
+/* ---- rtc: 2024-02-28 23:59:50 UTC at the start; output 0 = IRQ 8, 1 = alarm, input 0 = inhibit ---- */
 
 static void rtc_setup(struct env *env)
 {
     struct rtc *r;
-    rtc_new(
-        &(struct rtc_config){
-            .id = "rtc", .loop = env->loop, .clock = &env->clock, .irq = env_output(env, 0), .start = 1709164790},
-        &r);
+    rtc_new(&(struct rtc_config){.id = "rtc",
+                                 .loop = env->loop,
+                                 .clock = &env->clock,
+                                 .irq = env_output(env, 0),
+                                 .alarm = env_output(env, 1),
+                                 .start = 1709164790},
+            &r);
     must(rtc_map(r, env->pio, NULL));
     rtc_set_cmos(r, 0x34, 0x12);
     env->input[0] = rtc_inhibit(r);
