@@ -414,13 +414,15 @@ static void warn_unknown(void *opaque, int line, const char *path)
     fprintf(stderr, "lodge: %s:%d: note: %s has no effect\n", file, line, path);
 }
 
-static int check_file(const char *what, const char *path, int mode, struct err *err)
+static int check_file(const char *what, const char *path, int mode, bool block, struct err *err)
 {
     struct stat st;
     if (stat(path, &st) < 0 || access(path, mode) < 0)
         return err_errno(err, -errno, "%s %s", what, path);
     if (S_ISDIR(st.st_mode))
         return err_set(err, -EISDIR, "%s %s: is a directory", what, path);
+    if (!S_ISREG(st.st_mode) && !(block && S_ISBLK(st.st_mode)))
+        return err_set(err, -EINVAL, "%s %s: is not a regular file%s", what, path, block ? " or block device" : "");
     return 0;
 }
 
@@ -429,12 +431,12 @@ static int check_file(const char *what, const char *path, int mode, struct err *
 static int check_host(const struct domain *d, struct err *err)
 {
     int c;
-    if ((c = check_file("kernel", d->os.kernel, R_OK, err)))
+    if ((c = check_file("kernel", d->os.kernel, R_OK, false, err)))
         return c;
-    if (d->os.initrd && (c = check_file("initrd", d->os.initrd, R_OK, err)))
+    if (d->os.initrd && (c = check_file("initrd", d->os.initrd, R_OK, false, err)))
         return c;
     for (unsigned i = 0; i < d->n_disks; i++)
-        if ((c = check_file("disk", d->disks[i].source, d->disks[i].readonly ? R_OK : R_OK | W_OK, err)))
+        if ((c = check_file("disk", d->disks[i].source, d->disks[i].readonly ? R_OK : R_OK | W_OK, true, err)))
             return c;
     for (unsigned i = 0; i < d->n_filesystems; i++) {
         struct stat st;

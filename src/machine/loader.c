@@ -16,7 +16,7 @@
 int load_open(const char *what, const char *path, struct load_file *ret, struct err *err)
 {
     struct stat st;
-    autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
     if (fd < 0)
         return err_errno(err, -errno, "%s %s", what, path);

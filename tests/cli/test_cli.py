@@ -76,6 +76,16 @@ class Messages(unittest.TestCase):
         here = re.escape(self.cwd)
         self.fails(1, rf"^lodge: kernel {here}/none: No such file or directory$", "run", "--kernel", "none")
         self.fails(1, rf"^lodge: kernel {here}/\.: is a directory$", "run", "--kernel", ".")
+        os.mkfifo(os.path.join(self.cwd, "fifo"))
+        self.fails(1, rf"^lodge: kernel {here}/fifo: is not a regular file", "run", "--kernel", "fifo")
+        self.fails(1, rf"^lodge: disk {here}/fifo: is not a regular file or block device", *run, "--disk", "fifo")
+        self.fails(1, r"^lodge-vm: kernel .*not a kernel that can be started", *run, "--engine", "soft", "--serial", "null")
+        self.fails(1, r"^lodge-vm: network interface 0:.* no such interface", *run, "--engine", "soft", "--net",
+                   "tap=nosuchtap0", "--serial", "null")
+        self.fails(1, r"^lodge-vm: .*: CPU model 'i8086' is not known", *run, "--engine", "soft", "--cpu", "i8086",
+                   "--serial", "null")
+        self.fails(1, r"^lodge-vm: monitor: /nonexistent/m: cannot listen: No such file", *run, "--monitor",
+                   "unix=/nonexistent/m", "--serial", "null")
         self.fails(1, rf"^lodge: initrd {here}/none: No such file", *run, "--initrd", "none")
         self.fails(1, rf"^lodge: disk {here}/none: No such file", *run, "--disk", "path=none")
         self.fails(1, rf"^lodge: shared directory {here}/none: No such file", *run, "--share", "none")
