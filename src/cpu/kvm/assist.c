@@ -13,6 +13,7 @@
 
 #include "base/fd.h"
 #include "cpu/kvm/kvm.h"
+#include "cpu/soft/blocks.h"
 #include "cpu/soft/exc.h"
 #include "cpu/soft/insn.h"
 #include "cpu/soft/sys.h"
@@ -165,65 +166,150 @@ void kvm_assist_free(struct kvm_vcpu *v)
     v->assist = NULL;
 }
 
-static int read_state(struct kvm_assist *a, struct err *err)
+/* What the instruction works on beside KVM_PART_CORE. Every part costs system calls, so it is worth a look. */
+static unsigned parts_of(const struct insn *i)
 {
-    struct cpu_state *s = &a->before;
-    int r = kvm_get_parts(a->v, s, KVM_PART_CORE | KVM_PART_VEC | KVM_PART_DEBUG | KVM_PART_TSC, err);
-    if (r < 0)
-        return r;
-    s->nmsrs = 0;
-    for (unsigned i = 0; i < ARRAY_SIZE(assist_msrs); i++)
-        cpu_state_set_msr(s, assist_msrs[i], 0);
-    kvm_read_msrs(a->v, s->msr, s->nmsrs);
-    s->run_state = CPU_RUNNABLE;
-    a->cr8 = s->cr8;
-    a->apic_base = s->apic_base;
+    switch (i->mnemonic) {
+    case ZYDIS_MNEMONIC_INT3:
+    case ZYDIS_MNEMONIC_INT1:
+    case ZYDIS_MNEMONIC_INT:
+    case ZYDIS_MNEMONIC_CMPXCHG8B:
+    case ZYDIS_MNEMONIC_CMPXCHG16B:
+    case ZYDIS_MNEMONIC_XADD:
+    case ZYDIS_MNEMONIC_POPCNT:
+    case ZYDIS_MNEMONIC_LZCNT:
+    case ZYDIS_MNEMONIC_TZCNT:
+    case ZYDIS_MNEMONIC_MOVBE:
+    case ZYDIS_MNEMONIC_CRC32:
+    case ZYDIS_MNEMONIC_RDRAND:
+    case ZYDIS_MNEMONIC_RDSEED:
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_RDGSBASE:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
+    case ZYDIS_MNEMONIC_INVPCID:
+    case ZYDIS_MNEMONIC_CLAC:
+    case ZYDIS_MNEMONIC_STAC:
+        return 0;
+    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSRET:
+    case ZYDIS_MNEMONIC_SYSENTER:
+    case ZYDIS_MNEMONIC_SYSEXIT:
+    case ZYDIS_MNEMONIC_SWAPGS:
+    case ZYDIS_MNEMONIC_RDMSR:
+    case ZYDIS_MNEMONIC_WRMSR:
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+    case ZYDIS_MNEMONIC_RDPID:
+        return KVM_PART_MSRS | KVM_PART_TSC;
+    default:
+        return KVM_PART_VEC;
+    }
+}
+
+static int put_soft(struct kvm_assist *a, struct err *err)
+{
     a->syncing = true;
     atomic_store(&a->cpu->pending, 0);
-    r = soft_set_state(a->cpu, s, err);
+    int r = soft_set_state(a->cpu, &a->before, err);
     a->syncing = false;
     return r;
 }
 
-/* Writes back what may have changed; the parts of the XSAVE area that the interpreter does not know stay. */
-static int write_state(struct kvm_assist *a, struct err *err)
+/* Fills the interpreter's CPU; *ret_parts: which parts beside the core it got, and must give back. */
+static int read_state(struct kvm_assist *a, unsigned *ret_parts, struct err *err)
+{
+    struct cpu_state *s = &a->before;
+    unsigned parts = 0;
+    int r = kvm_get_core_at_exit(a->v, s, err);
+
+    if (r < 0)
+        return r;
+    s->nmsrs = 0;
+    s->run_state = CPU_RUNNABLE;
+    a->cr8 = s->cr8;
+    a->apic_base = s->apic_base;
+    r = put_soft(a, err);
+    if (r < 0)
+        return r;
+    if (!a->cpu->exc_valid) {
+        uint64_t lin = a->cpu->mode & MODE_CS64 ? a->cpu->rip : (uint32_t)(a->cpu->seg[CS].base + a->cpu->rip);
+        const struct soft_block *b = block_find(a->cpu, lin);
+        parts = b ? parts_of(&b->insn[0]) : 0;
+    }
+    if (s->rflags & FLAG_TF)
+        parts |= KVM_PART_DEBUG;
+    *ret_parts = parts;
+    if (!parts)
+        return 0;
+    r = kvm_get_parts(a->v, s, parts & ~KVM_PART_MSRS, err);
+    if (r >= 0 && (parts & KVM_PART_MSRS)) {
+        for (unsigned i = 0; i < ARRAY_SIZE(assist_msrs); i++)
+            cpu_state_set_msr(s, assist_msrs[i], 0);
+        kvm_read_msrs(a->v, s->msr, s->nmsrs);
+    }
+    return r < 0 ? r : put_soft(a, err);
+}
+
+static int write_msrs(struct kvm_assist *a, struct err *err)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(assist_msrs); i++) {
+        const uint64_t *was = cpu_state_msr(&a->before, assist_msrs[i]), *is = cpu_state_msr(&a->after, assist_msrs[i]);
+        int r = was && is && *is != *was ? kvm_set_msr(a->v, assist_msrs[i], *is) : 0;
+        if (r < 0)
+            return err_errno(err, r, "KVM does not take MSR 0x%x", assist_msrs[i]);
+    }
+    return 0;
+}
+
+/* The parts of the XSAVE area that the interpreter does not know stay. False: nothing changed. */
+static bool merge_vec(struct kvm_assist *a)
 {
     struct cpu_state *s = &a->after;
-    unsigned parts = KVM_PART_CORE;
+    uint64_t had = le64_get(a->before.xsave + XSAVE_HEADER), has = le64_get(s->xsave + XSAVE_HEADER);
+    uint8_t *x = a->before.xsave;
+
+    if (!memcmp(x, s->xsave, XSAVE_HEADER) && !memcmp(x + XSAVE_AVX, s->xsave + XSAVE_AVX, XSAVE_AVX_END - XSAVE_AVX) &&
+        !((had ^ has) & XSAVE_OURS) && s->xcr0 == a->before.xcr0)
+        return false;
+    memcpy(x, s->xsave, XSAVE_HEADER);
+    memcpy(x + XSAVE_AVX, s->xsave + XSAVE_AVX, XSAVE_AVX_END - XSAVE_AVX);
+    le64_put(x + XSAVE_HEADER, (had & ~XSAVE_OURS) | (has & XSAVE_OURS));
+    memcpy(s->xsave, x, sizeof s->xsave);
+    return true;
+}
+
+static int write_state(struct kvm_assist *a, unsigned got, struct err *err)
+{
+    struct cpu_state *s = &a->after;
+    unsigned parts = 0;
 
     a->syncing = true;
     soft_get_state(a->cpu, s);
     a->syncing = false;
-    for (unsigned i = 0; i < ARRAY_SIZE(assist_msrs); i++) {
-        const uint64_t *was = cpu_state_msr(&a->before, assist_msrs[i]), *is = cpu_state_msr(s, assist_msrs[i]);
-        int r = is && *is != *was ? kvm_set_msr(a->v, assist_msrs[i], *is) : 0;
+    if (got & KVM_PART_MSRS) {
+        int r = write_msrs(a, err);
         if (r < 0)
-            return err_errno(err, r, "KVM does not take MSR 0x%x", assist_msrs[i]);
+            return r;
     }
-    uint64_t had = le64_get(a->before.xsave + XSAVE_HEADER), has = le64_get(s->xsave + XSAVE_HEADER);
-    uint8_t *x = a->before.xsave;
-    if (memcmp(x, s->xsave, XSAVE_HEADER) || memcmp(x + XSAVE_AVX, s->xsave + XSAVE_AVX, XSAVE_AVX_END - XSAVE_AVX) ||
-        ((had ^ has) & XSAVE_OURS) || s->xcr0 != a->before.xcr0) {
-        memcpy(x, s->xsave, XSAVE_HEADER);
-        memcpy(x + XSAVE_AVX, s->xsave + XSAVE_AVX, XSAVE_AVX_END - XSAVE_AVX);
-        le64_put(x + XSAVE_HEADER, (had & ~XSAVE_OURS) | (has & XSAVE_OURS));
-        memcpy(s->xsave, x, sizeof s->xsave);
+    if ((got & KVM_PART_VEC) && merge_vec(a))
         parts |= KVM_PART_VEC;
-    }
-    if (memcmp(s->dr, a->before.dr, sizeof s->dr))
+    if ((got & KVM_PART_DEBUG) && memcmp(s->dr, a->before.dr, sizeof s->dr))
         parts |= KVM_PART_DEBUG;
     if (s->run_state == CPU_HALTED)
         parts |= KVM_PART_RUN;
-    return kvm_set_parts(a->v, s, parts, err);
+    int r = parts ? kvm_set_parts(a->v, s, parts, err) : 0;
+    return r < 0 ? r : kvm_set_core_at_entry(a->v, s, err);
 }
 
 int kvm_assist_step(struct kvm_vcpu *v, struct err *err)
 {
+    unsigned parts = 0;
     int r = v->assist ? 0 : assist_new(v, err);
     if (r < 0)
         return r;
     struct kvm_assist *a = v->assist;
-    r = read_state(a, err);
+    r = read_state(a, &parts, err);
     if (r < 0)
         return r;
     if (a->cpu->exc_valid) {
@@ -235,5 +321,5 @@ int kvm_assist_step(struct kvm_vcpu *v, struct err *err)
     atomic_fetch_add_explicit(&v->assisted, 1, memory_order_relaxed);
     if (a->cpu->shutdown)
         return 1;
-    return write_state(a, err);
+    return write_state(a, parts, err);
 }

@@ -64,6 +64,8 @@ static int check_extensions(struct kvm_engine *k, struct err *err)
         if (ioctl(k->vm, KVM_CHECK_EXTENSION, need[i].cap) <= 0)
             return err_set(err, -ENOTSUP, "/dev/kvm lacks %s", need[i].name);
     k->has_sregs2 = ioctl(k->vm, KVM_CHECK_EXTENSION, KVM_CAP_SREGS2) > 0;
+    k->has_sync_regs =
+        (ioctl(k->vm, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS) & KVM_SYNC_X86_VALID_FIELDS) == KVM_SYNC_X86_VALID_FIELDS;
     k->has_any_length_eventfd = ioctl(k->vm, KVM_CHECK_EXTENSION, KVM_CAP_IOEVENTFD_ANY_LENGTH) > 0;
     k->has_readonly_mem = ioctl(k->vm, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) > 0;
     int most = ioctl(k->vm, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);

@@ -51,7 +51,7 @@ struct kvm_engine {
     struct engine engine; /* first */
     int dev, vm;
     size_t run_size;
-    bool has_sregs2, has_any_length_eventfd, has_readonly_mem;
+    bool has_sregs2, has_sync_regs, has_any_length_eventfd, has_readonly_mem;
     uint32_t kvm_features; /* leaf 0x40000001 EAX */
     struct cpuid_caps caps;
     struct cpuid_table cpuid; /* built at creation: the options' strings need not live longer */
@@ -129,6 +129,13 @@ enum {
 void kvm_find_msrs(struct kvm_vcpu *v);
 int kvm_get_parts(struct kvm_vcpu *v, struct cpu_state *s, unsigned parts, struct err *err);
 int kvm_set_parts(struct kvm_vcpu *v, const struct cpu_state *s, unsigned parts, struct err *err);
+/*
+ * KVM_PART_CORE without a system call, by the registers that KVM leaves in the run area at an exit and takes from it at
+ * the next entry. Inside vcpu_run, right after an exit. Falls back to kvm_get_parts and kvm_set_parts, the first time
+ * too.
+ */
+int kvm_get_core_at_exit(struct kvm_vcpu *v, struct cpu_state *s, struct err *err);
+int kvm_set_core_at_entry(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err);
 /* Reads `n` MSRs by their index fields; from the first one that KVM does not know, values stay. */
 void kvm_read_msrs(struct kvm_vcpu *v, struct cpu_msr *m, unsigned n);
 int kvm_get_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t *ret);

@@ -102,55 +102,41 @@ static struct kvm_segment set_segment(const struct cpu_segment *s)
                                 .unusable = s->unusable || !s->present};
 }
 
-static int get_core(struct kvm_vcpu *v, struct cpu_state *s, struct err *err)
+static void core_in(const struct kvm_regs *r, const struct kvm_sregs *g, const struct kvm_vcpu_events *e,
+                    struct cpu_state *s)
 {
-    struct kvm_engine *k = kvm_engine_of(v->vcpu.engine);
-    struct kvm_regs r;
-    struct kvm_sregs g;
-    struct kvm_vcpu_events e;
-
-    if (ioctl(v->fd, KVM_GET_REGS, &r) < 0 || ioctl(v->fd, KVM_GET_SREGS, &g) < 0 ||
-        ioctl(v->fd, KVM_GET_VCPU_EVENTS, &e) < 0)
-        return err_errno(err, -errno, "cannot read the registers of CPU %u from KVM", v->vcpu.index);
-    const uint64_t gpr[16] = {r.rax, r.rcx, r.rdx, r.rbx, r.rsp, r.rbp, r.rsi, r.rdi,
-                              r.r8,  r.r9,  r.r10, r.r11, r.r12, r.r13, r.r14, r.r15};
+    const uint64_t gpr[16] = {r->rax, r->rcx, r->rdx, r->rbx, r->rsp, r->rbp, r->rsi, r->rdi,
+                              r->r8,  r->r9,  r->r10, r->r11, r->r12, r->r13, r->r14, r->r15};
     memcpy(s->gpr, gpr, sizeof gpr);
-    s->rip = r.rip;
-    s->rflags = r.rflags;
-    get_segment(&g.es, &s->seg[ES]);
-    get_segment(&g.cs, &s->seg[CS]);
-    get_segment(&g.ss, &s->seg[SS]);
-    get_segment(&g.ds, &s->seg[DS]);
-    get_segment(&g.fs, &s->seg[FS]);
-    get_segment(&g.gs, &s->seg[GS]);
-    get_segment(&g.tr, &s->tr);
-    get_segment(&g.ldt, &s->ldt);
-    s->gdt = (struct cpu_table){g.gdt.base, g.gdt.limit};
-    s->idt = (struct cpu_table){g.idt.base, g.idt.limit};
-    s->cr0 = g.cr0, s->cr2 = g.cr2, s->cr3 = g.cr3, s->cr4 = g.cr4, s->cr8 = g.cr8;
-    s->efer = g.efer;
-    s->apic_base = g.apic_base;
-    if (k->has_sregs2) {
-        struct kvm_sregs2 g2;
-        if (ioctl(v->fd, KVM_GET_SREGS2, &g2) == 0 && (g2.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID))
-            memcpy(s->pdpte, g2.pdptrs, sizeof s->pdpte);
-    }
-    s->exception_pending = e.exception.injected || e.exception.pending;
-    s->exception_vector = e.exception.nr;
-    s->exception_has_error = e.exception.has_error_code;
-    s->exception_error = e.exception.error_code;
-    s->interrupt_injected = e.interrupt.injected;
-    s->interrupt_vector = e.interrupt.nr;
-    s->interrupt_shadow = e.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS ? 2 : e.interrupt.shadow ? 1 : 0;
-    s->nmi_pending = e.nmi.injected || e.nmi.pending;
-    s->nmi_masked = e.nmi.masked;
-    return 0;
+    s->rip = r->rip;
+    s->rflags = r->rflags;
+    get_segment(&g->es, &s->seg[ES]);
+    get_segment(&g->cs, &s->seg[CS]);
+    get_segment(&g->ss, &s->seg[SS]);
+    get_segment(&g->ds, &s->seg[DS]);
+    get_segment(&g->fs, &s->seg[FS]);
+    get_segment(&g->gs, &s->seg[GS]);
+    get_segment(&g->tr, &s->tr);
+    get_segment(&g->ldt, &s->ldt);
+    s->gdt = (struct cpu_table){g->gdt.base, g->gdt.limit};
+    s->idt = (struct cpu_table){g->idt.base, g->idt.limit};
+    s->cr0 = g->cr0, s->cr2 = g->cr2, s->cr3 = g->cr3, s->cr4 = g->cr4, s->cr8 = g->cr8;
+    s->efer = g->efer;
+    s->apic_base = g->apic_base;
+    s->exception_pending = e->exception.injected || e->exception.pending;
+    s->exception_vector = e->exception.nr;
+    s->exception_has_error = e->exception.has_error_code;
+    s->exception_error = e->exception.error_code;
+    s->interrupt_injected = e->interrupt.injected;
+    s->interrupt_vector = e->interrupt.nr;
+    s->interrupt_shadow = e->interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS ? 2 : e->interrupt.shadow ? 1 : 0;
+    s->nmi_pending = e->nmi.injected || e->nmi.pending;
+    s->nmi_masked = e->nmi.masked;
 }
 
-static int set_core(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err)
+static void core_out(const struct cpu_state *s, struct kvm_regs *r, struct kvm_sregs *g, struct kvm_vcpu_events *e)
 {
-    struct kvm_engine *k = kvm_engine_of(v->vcpu.engine);
-    struct kvm_regs r = {
+    *r = (struct kvm_regs){
         .rax = s->gpr[RAX],
         .rcx = s->gpr[RCX],
         .rdx = s->gpr[RDX],
@@ -170,7 +156,7 @@ static int set_core(struct kvm_vcpu *v, const struct cpu_state *s, struct err *e
         .rip = s->rip,
         .rflags = s->rflags,
     };
-    struct kvm_sregs g = {
+    *g = (struct kvm_sregs){
         .es = set_segment(&s->seg[ES]),
         .cs = set_segment(&s->seg[CS]),
         .ss = set_segment(&s->seg[SS]),
@@ -189,7 +175,7 @@ static int set_core(struct kvm_vcpu *v, const struct cpu_state *s, struct err *e
         .efer = s->efer,
         .apic_base = s->apic_base,
     };
-    struct kvm_vcpu_events e = {
+    *e = (struct kvm_vcpu_events){
         .exception = {.injected = s->exception_pending,
                       .nr = s->exception_vector,
                       .has_error_code = s->exception_has_error,
@@ -202,10 +188,43 @@ static int set_core(struct kvm_vcpu *v, const struct cpu_state *s, struct err *e
         .nmi = {.pending = s->nmi_pending, .masked = s->nmi_masked},
         .flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
     };
-    bool pae = (s->cr0 & CR0_PG) && (s->cr4 & CR4_PAE) && !(s->efer & EFER_LMA);
+}
+
+/* PAE paging without long mode: the page-directory pointers are state of their own. */
+static bool has_pdptes(const struct cpu_state *s)
+{
+    return (s->cr0 & CR0_PG) && (s->cr4 & CR4_PAE) && !(s->efer & EFER_LMA);
+}
+
+static int get_core(struct kvm_vcpu *v, struct cpu_state *s, struct err *err)
+{
+    struct kvm_engine *k = kvm_engine_of(v->vcpu.engine);
+    struct kvm_regs r;
+    struct kvm_sregs g;
+    struct kvm_vcpu_events e;
+
+    if (ioctl(v->fd, KVM_GET_REGS, &r) < 0 || ioctl(v->fd, KVM_GET_SREGS, &g) < 0 ||
+        ioctl(v->fd, KVM_GET_VCPU_EVENTS, &e) < 0)
+        return err_errno(err, -errno, "cannot read the registers of CPU %u from KVM", v->vcpu.index);
+    core_in(&r, &g, &e, s);
+    if (k->has_sregs2 && has_pdptes(s)) {
+        struct kvm_sregs2 g2;
+        if (ioctl(v->fd, KVM_GET_SREGS2, &g2) == 0 && (g2.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID))
+            memcpy(s->pdpte, g2.pdptrs, sizeof s->pdpte);
+    }
+    return 0;
+}
+
+static int set_core(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err)
+{
+    struct kvm_engine *k = kvm_engine_of(v->vcpu.engine);
+    struct kvm_regs r;
+    struct kvm_sregs g;
+    struct kvm_vcpu_events e;
     int rc;
 
-    if (k->has_sregs2 && pae) {
+    core_out(s, &r, &g, &e);
+    if (k->has_sregs2 && has_pdptes(s)) {
         struct kvm_sregs2 g2 = {
             .cs = g.cs,
             .ds = g.ds,
@@ -233,6 +252,30 @@ static int set_core(struct kvm_vcpu *v, const struct cpu_state *s, struct err *e
     }
     if (rc < 0 || ioctl(v->fd, KVM_SET_REGS, &r) < 0 || ioctl(v->fd, KVM_SET_VCPU_EVENTS, &e) < 0)
         return err_errno(err, -errno, "KVM does not take the registers of CPU %u", v->vcpu.index);
+    return 0;
+}
+
+int kvm_get_core_at_exit(struct kvm_vcpu *v, struct cpu_state *s, struct err *err)
+{
+    const uint64_t all = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
+    if (v->run->kvm_valid_regs == all) {
+        const struct kvm_sync_regs *y = &v->run->s.regs;
+        core_in(&y->regs, &y->sregs, &y->events, s);
+        if (!has_pdptes(s))
+            return 0;
+    } else if (kvm_engine_of(v->vcpu.engine)->has_sync_regs) {
+        v->run->kvm_valid_regs = all; /* from the next exit on */
+    }
+    return get_core(v, s, err);
+}
+
+int kvm_set_core_at_entry(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err)
+{
+    if (!kvm_engine_of(v->vcpu.engine)->has_sync_regs || has_pdptes(s))
+        return set_core(v, s, err);
+    struct kvm_sync_regs *y = &v->run->s.regs;
+    core_out(s, &y->regs, &y->sregs, &y->events);
+    v->run->kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
     return 0;
 }
 
