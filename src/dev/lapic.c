@@ -175,23 +175,28 @@ struct irq lapic_lint(struct lapic *l, unsigned n)
 
 /* ---- delivery to the CPU ---- */
 
+/* The most urgent request, or -1, and then `maybe` is cleared: who makes a request sets it after, so none is missed. */
+static int top_request(struct lapic *l)
+{
+    int v = highest(l->irr);
+    if (v >= 0)
+        return v;
+    atomic_store(&l->maybe, 0);
+    v = highest(l->irr);
+    if (v >= 0 || extint_wanted(l))
+        atomic_store(&l->maybe, 1);
+    return v;
+}
+
 int lapic_pending(struct lapic *l)
 {
     if (!atomic_load_explicit(&l->maybe, memory_order_acquire))
         return -1;
     if (extint_wanted(l))
         return LAPIC_EXTINT;
-    int v = highest(l->irr);
-    if (v < 0) {
-        atomic_store(&l->maybe, 0);
-        /* A request may have come in between; who makes one sets `maybe` after it. */
-        v = highest(l->irr);
-        if (v < 0 && !extint_wanted(l))
-            return -1;
-        atomic_store(&l->maybe, 1);
-        if (v < 0)
-            return LAPIC_EXTINT;
-    }
+    int v = top_request(l);
+    if (v < 0)
+        return extint_wanted(l) ? LAPIC_EXTINT : -1;
     return (unsigned)v >> 4 > lapic_ppr(l) >> 4 ? v : -1;
 }
 
@@ -205,6 +210,7 @@ int lapic_ack(struct lapic *l)
     if (v >= 0) {
         set_bit(l->isr, (unsigned)v);
         clear_bit(l->irr, (unsigned)v);
+        top_request(l); /* so that EOI need not wake the CPU for nothing */
     }
     return v;
 }
