@@ -49,7 +49,7 @@ static void parse_disk(struct reader *r, struct xml_node *n, struct domain *d)
     k->readonly = reader_child(n, "readonly") != NULL;
     k->shareable = reader_child(n, "shareable") != NULL;
     k->boot_order = parse_boot_order(r, n);
-    reader_keep(n, &k->unknown, "", NULL);
+    reader_keep(r, n, &k->unknown, "", NULL);
 }
 
 static void parse_mac(struct reader *r, struct xml_node *n, struct domain_interface *i)
@@ -147,7 +147,7 @@ static void parse_interface(struct reader *r, struct xml_node *n, struct domain 
         }
     }
     i->boot_order = parse_boot_order(r, n);
-    reader_keep(n, &i->unknown, "", NULL);
+    reader_keep(r, n, &i->unknown, "", NULL);
 }
 
 static void parse_chardev(struct reader *r, struct xml_node *n, struct domain_chardev *c)
@@ -187,7 +187,7 @@ static void parse_serial(struct reader *r, struct xml_node *n, struct domain *d)
     reader_attr_str(target, "type", &s->target_type);
     s->port = parse_port(r, target);
     reader_attr_str(reader_child(target, "model"), "name", &s->model);
-    reader_keep(n, &s->unknown, "", NULL);
+    reader_keep(r, n, &s->unknown, "", NULL);
 }
 
 static void parse_console(struct reader *r, struct xml_node *n, struct domain *d)
@@ -202,7 +202,7 @@ static void parse_console(struct reader *r, struct xml_node *n, struct domain *d
     else
         c->target = !strcmp(c->target_type, "virtio") ? DOMAIN_CONSOLE_VIRTIO : DOMAIN_CONSOLE_OTHER;
     c->port = parse_port(r, target);
-    reader_keep(n, &c->unknown, "", NULL);
+    reader_keep(r, n, &c->unknown, "", NULL);
 }
 
 static void parse_rng(struct reader *r, struct xml_node *n, struct domain *d)
@@ -216,7 +216,7 @@ static void parse_rng(struct reader *r, struct xml_node *n, struct domain *d)
     struct xml_node *rate = reader_child(n, "rate");
     g->rate_bytes = reader_attr_num(r, rate, "bytes", 0, UINT32_MAX);
     g->rate_period_ms = reader_attr_num(r, rate, "period", 0, UINT32_MAX);
-    reader_keep(n, &g->unknown, "", NULL);
+    reader_keep(r, n, &g->unknown, "", NULL);
 }
 
 static void parse_balloon(struct reader *r, struct xml_node *n, struct domain *d)
@@ -235,7 +235,7 @@ static void parse_balloon(struct reader *r, struct xml_node *n, struct domain *d
     b->autodeflate = reader_attr_switch(r, n, "autodeflate");
     b->free_page_reporting = reader_attr_switch(r, n, "freePageReporting");
     b->stats_period = reader_attr_num(r, reader_child(n, "stats"), "period", 0, 86400);
-    reader_keep(n, &b->unknown, "", NULL);
+    reader_keep(r, n, &b->unknown, "", NULL);
 }
 
 static void parse_filesystem(struct reader *r, struct xml_node *n, struct domain *d)
@@ -252,14 +252,14 @@ static void parse_filesystem(struct reader *r, struct xml_node *n, struct domain
         reader_attr_str(reader_child(n, "source"), "dir", &f->source);
     reader_attr_str(reader_child(n, "target"), "dir", &f->target);
     f->readonly = reader_child(n, "readonly") != NULL;
-    reader_keep(n, &f->unknown, "", NULL);
+    reader_keep(r, n, &f->unknown, "", NULL);
 }
 
 static void parse_panic(struct reader *r, struct xml_node *n, struct domain *d)
 {
     struct domain_panic *p = DOMAIN_ADD(d, panics);
     reader_attr_str(n, "model", &p->model);
-    reader_keep(n, &p->unknown, "", NULL);
+    reader_keep(r, n, &p->unknown, "", NULL);
 }
 
 static const struct {

@@ -107,7 +107,7 @@ static void parse_os(struct reader *r, struct xml_node *n, struct domain *d)
         else
             reader_fail(r, c, "<boot> has no dev attribute");
     }
-    reader_keep(n, &os->unknown, "", NULL);
+    reader_keep(r, n, &os->unknown, "", NULL);
 }
 
 static void parse_feature(struct reader *r, struct xml_node *n, struct domain_cpu *cpu)
@@ -160,7 +160,7 @@ static void parse_cpu(struct reader *r, struct xml_node *n, struct domain *d)
             parse_feature(r, c, cpu);
         }
     }
-    reader_keep(n, &cpu->unknown, "", NULL);
+    reader_keep(r, n, &cpu->unknown, "", NULL);
 }
 
 static bool is_timer(const struct xml_node *n)
@@ -183,9 +183,9 @@ static void parse_clock(struct reader *r, struct xml_node *n, struct domain *d)
         t->present = reader_attr_switch(r, c, "present");
         if (!t->name)
             reader_fail(r, c, "<timer> has no name");
-        reader_keep(c, &t->unknown, "", NULL);
+        reader_keep(r, c, &t->unknown, "", NULL);
     }
-    reader_keep(n, &d->clock.unknown, "", is_timer);
+    reader_keep(r, n, &d->clock.unknown, "", is_timer);
 }
 
 /* <acpi/>; <pae state='off'/>. */
@@ -289,7 +289,7 @@ static void parse_domain(struct reader *r, struct xml_node *root, struct domain 
     struct xml_node *devices = reader_child(root, "devices");
     if (devices)
         reader_devices(r, devices, d);
-    reader_keep(root, &d->unknown, "", has_own_unknown);
+    reader_keep(r, root, &d->unknown, "", has_own_unknown);
 }
 
 int domain_parse(const char *xml, size_t len, const char *name, struct domain **ret, struct err *err)

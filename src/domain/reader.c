@@ -128,7 +128,16 @@ static int place_among(const struct xml_node *n)
     return place;
 }
 
-void reader_keep(struct xml_node *n, struct domain_unknown *u, const char *path, bool (*own)(const struct xml_node *n))
+/* An element that may stand once was understood; a second one would take its place when the document is written. */
+static void refuse_second(struct reader *r, const struct xml_node *n)
+{
+    for (const struct xml_node *c = n->parent->first; c != n; c = c->next)
+        if (c->used && !strcmp(c->name, n->name))
+            reader_fail(r, n, "<%.40s> is there twice", n->name);
+}
+
+void reader_keep(struct reader *r, struct xml_node *n, struct domain_unknown *u, const char *path,
+                 bool (*own)(const struct xml_node *n))
 {
     for (struct xml_attr *a = n->attrs; a; a = a->next) {
         if (a->used)
@@ -141,6 +150,7 @@ void reader_keep(struct xml_node *n, struct domain_unknown *u, const char *path,
     }
     for (struct xml_node *c = n->first; c; c = c->next) {
         if (!c->used) {
+            refuse_second(r, c);
             struct domain_unknown_item *it = DOMAIN_ADD(u, items);
             it->path = xstrdup(path);
             it->node = xml_copy(c);
@@ -149,7 +159,7 @@ void reader_keep(struct xml_node *n, struct domain_unknown *u, const char *path,
             int place = place_among(c);
             autofree char *sub = place > 1 ? xasprintf("%s%s%s[%d]", path, *path ? "/" : "", c->name, place)
                                            : xasprintf("%s%s%s", path, *path ? "/" : "", c->name);
-            reader_keep(c, u, sub, own);
+            reader_keep(r, c, u, sub, own);
         }
     }
 }

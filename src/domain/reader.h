@@ -37,9 +37,10 @@ int reader_attr_word(struct reader *r, struct xml_node *n, const char *name, int
 
 /*
  * Keeps what was not used of `n` in `u`, under `path`. Used children that have a struct with a domain_unknown of their
- * own are skipped when `own` says so.
+ * own are skipped when `own` says so. Fails when an element that may stand once stands twice.
  */
-void reader_keep(struct xml_node *n, struct domain_unknown *u, const char *path, bool (*own)(const struct xml_node *n));
+void reader_keep(struct reader *r, struct xml_node *n, struct domain_unknown *u, const char *path,
+                 bool (*own)(const struct xml_node *n));
 
 /* Gives everything in `u` back to the formatted element `n`. */
 void domain_unknown_graft(const struct domain_unknown *u, struct xml_node *n);
