@@ -95,6 +95,43 @@ static void a_stopped_clock_holds_its_timers(void **s)
     loop_free(f.loop);
 }
 
+struct when {
+    struct clock *clock;
+    uint64_t at[4];
+    unsigned n;
+};
+
+static void note_time(void *opaque)
+{
+    struct when *w = opaque;
+    w->at[w->n++] = clock_now(w->clock);
+}
+
+static void a_manual_clock_fires_each_timer_at_its_time(void **s)
+{
+    struct clock clk;
+    struct loop *loop;
+    struct when w = {.clock = &clk};
+    struct timer a, b, late;
+    clock_init_manual(&clk, 1000);
+    clock_start(&clk); /* has no effect: it moves by hand only */
+    assert_int_equal(loop_new(&loop, NULL), 0);
+    timer_init(&a, loop, &clk, note_time, &w);
+    timer_init(&b, loop, &clk, note_time, &w);
+    timer_init(&late, loop, &clk, note_time, &w);
+    timer_arm(&a, 3000);
+    timer_arm(&b, 2000);
+    timer_arm(&late, 9000);
+    loop_advance(loop, &clk, 500);
+    assert_int_equal(w.n, 0);
+    loop_advance(loop, &clk, 4500);
+    assert_int_equal(w.n, 2);
+    assert_true(w.at[0] == 2000 && w.at[1] == 3000);
+    assert_true(clock_now(&clk) == 6000);
+    timer_cancel(&late);
+    loop_free(loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -102,6 +139,7 @@ int main(void)
         cmocka_unit_test(err_cuts_long_messages),
         cmocka_unit_test(timers_fire_in_order_and_posts_wake),
         cmocka_unit_test(a_stopped_clock_holds_its_timers),
+        cmocka_unit_test(a_manual_clock_fires_each_timer_at_its_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
