@@ -33,6 +33,7 @@
 #include "base/iov.h"
 #include "base/log.h"
 #include "net/backend.h"
+#include "net/passt_ack.h"
 #include "net/vnet.h"
 
 #define FRAME_MIN 14
@@ -42,6 +43,7 @@
 #define RX_SIZE (256 * 1024)
 #define SOCKET_BUFFER (1024 * 1024)
 #define IOV_MAX_DIRECT 128
+#define ACKS_MAX 16
 #define CSUM_HEAD_MAX 512 /* bytes of headers up to and with the checksum */
 
 extern char **environ;
@@ -68,6 +70,11 @@ struct passt {
     /* Received bytes not yet delivered. */
     uint8_t *rx;
     size_t rx_pos, rx_len;
+    /* Handshakes we complete (passt_ack.h), delivered before what is in rx. One too many is lost; the guest asks again.
+     */
+    uint8_t ack[ACKS_MAX][PASST_ACK_MAX];
+    size_t ack_len[ACKS_MAX];
+    unsigned acks;
     bool csum; /* the guest's driver understands VNET_F_DATA_VALID */
 };
 
@@ -105,7 +112,7 @@ static void update_watch(struct passt *p)
         p->events = events;
         loop_mod_fd(p->watch, events);
     }
-    bool more = p->want && buffered(p) > 0;
+    bool more = p->want && (p->acks || buffered(p) > 0);
     if (more != p->more) {
         p->more = more;
         loop_mod_fd(p->more_watch, more ? EPOLLIN : 0);
@@ -150,12 +157,14 @@ static int fill(struct passt *p)
     return -ENETDOWN;
 }
 
-/* Length of the frame at the head of rx, read from the socket if need be, or -EAGAIN. */
+/* Length of the next frame, read from the socket if need be, or -EAGAIN. */
 static int next_frame(struct passt *p)
 {
     int len;
     if (!p->net.link_up)
         return -EAGAIN;
+    if (p->acks)
+        return (int)p->ack_len[p->acks - 1];
     while ((len = buffered(p)) == 0) {
         int code = fill(p);
         if (code == -EAGAIN) {
@@ -189,8 +198,12 @@ static int passt_recv(struct net *net, unsigned q, const struct iovec *iov, unsi
         return len;
     uint8_t hdr[NET_VNET_HDR_LEN] = {[VNET_FLAGS] = p->csum ? VNET_F_DATA_VALID : 0, [VNET_NUM_BUFFERS] = 1};
     size_t done = iov_write(iov, niov, 0, hdr, sizeof hdr);
-    done += iov_write(iov, niov, sizeof hdr, p->rx + p->rx_pos + LEN_SIZE, (size_t)len);
-    p->rx_pos += LEN_SIZE + (size_t)len;
+    if (p->acks) {
+        done += iov_write(iov, niov, sizeof hdr, p->ack[--p->acks], (size_t)len);
+    } else {
+        done += iov_write(iov, niov, sizeof hdr, p->rx + p->rx_pos + LEN_SIZE, (size_t)len);
+        p->rx_pos += LEN_SIZE + (size_t)len;
+    }
     return done == sizeof hdr + (size_t)len ? (int)done : -EMSGSIZE;
 }
 
@@ -241,6 +254,19 @@ static int complete_csum(const uint8_t *hdr, const struct iovec *iov, unsigned n
     return (int)end;
 }
 
+static void complete_handshake(struct passt *p, const struct iovec *iov, unsigned niov, size_t len)
+{
+    uint8_t frame[PASST_SYN_ACK_MAX];
+    if (len > sizeof frame || p->acks == ACKS_MAX)
+        return;
+    iov_read(iov, niov, NET_VNET_HDR_LEN, frame, len);
+    p->ack_len[p->acks] = passt_ack(frame, len, p->ack[p->acks]);
+    if (p->ack_len[p->acks]) {
+        p->acks++;
+        update_watch(p);
+    }
+}
+
 static int passt_send(struct net *net, unsigned q, const struct iovec *iov, unsigned niov)
 {
     struct passt *p = passt_of(net);
@@ -282,6 +308,7 @@ static int passt_send(struct net *net, unsigned q, const struct iovec *iov, unsi
         p->tx_len = iov_read(out, nout, (size_t)n, p->tx, LEN_SIZE + len - (size_t)n);
         blocked(p, true);
     }
+    complete_handshake(p, iov, niov, len);
     return (int)total;
 }
 

@@ -292,6 +292,73 @@ static void passt_offers_an_address_and_connects(void **s)
     free(g);
 }
 
+static bool is_syn(const uint8_t *f, int len)
+{
+    return len >= 54 && f[12] == 8 && f[13] == 0 && f[23] == 6 && f[36] == 0 && f[37] == 80 && (f[47] & 0x3f) == 2;
+}
+
+static bool is_pure_ack(const uint8_t *f, int len)
+{
+    return len >= 54 && f[12] == 8 && f[13] == 0 && f[23] == 6 && f[37] == 80 && (f[47] & 0x3f) == 0x10;
+}
+
+/* A server in the guest that speaks first must be told that the connection stands. */
+static void published_port_completes_the_handshake(void **s)
+{
+    if (!have_program("passt") || system("ip route show default 2>/dev/null | grep -q .") != 0) {
+        print_message("skip: no passt, or no default route\n");
+        skip();
+    }
+    struct guest *g = calloc(1, sizeof *g);
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t sl = sizeof sa;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (void *)&sa, sizeof sa), 0);
+    getsockname(fd, (void *)&sa, &sl);
+    close(fd);
+    char pub[40];
+    snprintf(pub, sizeof pub, "tcp:127.0.0.1:%d:80", ntohs(sa.sin_port));
+    open_user(g, (const char *const[]){pub, NULL});
+    uint8_t f[400];
+    size_t n = put_dhcp_discover(f);
+    be16_put(f + 40, 0);
+    assert_true(send_frame(g, f, n, 0, 0) > 0);
+    assert_true(wait_for(g, is_dhcp_offer));
+
+    fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    assert_true(connect(fd, (void *)&sa, sizeof sa) == 0 || errno == EINPROGRESS);
+    assert_true(wait_for(g, is_syn));
+    const uint8_t *syn = g->frame + NET_VNET_HDR_LEN;
+    uint8_t me[4], peer[4], peer_mac[6], *tcp;
+    memcpy(me, syn + 30, 4);
+    memcpy(peer, syn + 26, 4);
+    memcpy(peer_mac, syn + 6, 6);
+    tcp = put_ip(f, peer_mac, 6, me, peer, 20);
+    memset(tcp, 0, 20);
+    memcpy(tcp, syn + 36, 2);
+    memcpy(tcp + 2, syn + 34, 2);
+    be16_put(tcp + 4, 0x1234);
+    be16_put(tcp + 6, 0xffff);
+    memcpy(tcp + 8, syn + 38, 4);
+    tcp[11]++; /* without carry, most of the time; the number comes back as it is in any case */
+    tcp[12] = 5 << 4;
+    tcp[13] = 0x12;
+    be16_put(tcp + 14, 65535);
+    assert_true(send_frame(g, f, 54, 0, 0) > 0);
+    assert_true(wait_for(g, is_pure_ack));
+    const uint8_t *ack = g->frame + NET_VNET_HDR_LEN;
+    assert_memory_equal(ack, mac, 6);
+    assert_memory_equal(ack + 38, tcp + 8, 4);
+    assert_memory_equal(ack + 42, ((uint8_t[]){0x12, 0x35, 0, 0}), 4);
+    assert_int_equal(vnet_sum(&(struct iovec){(void *)(ack + 14), 20}, 1, 0), 0xffff);
+    uint8_t pseudo[4] = {0, 6, 0, 20};
+    struct iovec sum[] = {{(void *)(ack + 26), 8}, {pseudo, 4}, {(void *)(ack + 34), 20}};
+    assert_int_equal(vnet_sum(sum, 3, 0), 0xffff);
+    close(fd);
+    close_guest(g);
+    free(g);
+}
+
 static void passt_missing_is_said(void **s)
 {
     char *path = strdup(getenv("PATH"));
@@ -476,10 +543,15 @@ static void tap_carries_frames(void **s)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(iov_copies_and_slices),           cmocka_unit_test(checksum_does_not_depend_on_pieces),
-        cmocka_unit_test(unknown_kind_is_named),           cmocka_unit_test(publish_is_checked),
-        cmocka_unit_test(passt_missing_is_said),           cmocka_unit_test(passt_offers_an_address_and_connects),
-        cmocka_unit_test(passt_death_takes_the_link_down), cmocka_unit_test(tap_carries_frames),
+        cmocka_unit_test(iov_copies_and_slices),
+        cmocka_unit_test(checksum_does_not_depend_on_pieces),
+        cmocka_unit_test(unknown_kind_is_named),
+        cmocka_unit_test(publish_is_checked),
+        cmocka_unit_test(passt_missing_is_said),
+        cmocka_unit_test(passt_offers_an_address_and_connects),
+        cmocka_unit_test(published_port_completes_the_handshake),
+        cmocka_unit_test(passt_death_takes_the_link_down),
+        cmocka_unit_test(tap_carries_frames),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
