@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "block/driver.h"
 
 static const struct blk_driver *driver_find(const char *name)
@@ -15,24 +16,25 @@ static const struct blk_driver *driver_find(const char *name)
 /* The format to use: the one asked for, or raw if the image does not look like another. */
 static int choose(struct file *file, const struct blk_options *opt, const struct blk_driver **ret, struct err *err)
 {
-    const char *name = opt->format;
-    if (!name) {
-        uint8_t head[512];
-        int n = file_head(file, head, sizeof head);
-        if (n < 0)
-            return err_errno(err, n, "%s: cannot read", opt->path);
-        name = blk_probe(head, (size_t)n);
-        if (name && !driver_find(name))
-            return err_set(
-                err, -ENOTSUP,
-                "%s: this looks like a %s image, a format that cannot be opened yet (format=raw takes its bytes "
-                "as they are)",
-                opt->path, name);
-        if (!name)
-            name = "raw";
-    }
+    uint8_t head[512];
+    int n = file_head(file, head, sizeof head);
+    if (n < 0)
+        return err_errno(err, n, "%s: cannot read", opt->path);
+    const char *found = blk_probe(head, (size_t)n), *name = opt->format;
+    if (!name && found && !driver_find(found))
+        return err_set(err, -ENOTSUP,
+                       "%s: this looks like a %s image, a format that cannot be opened yet (format=raw takes its bytes "
+                       "as they are)",
+                       opt->path, found);
+    if (!name)
+        name = found ? found : "raw";
     *ret = driver_find(name);
-    return *ret ? 0 : err_set(err, -EINVAL, "%s: unknown image format '%s' (known: raw)", opt->path, name);
+    if (!*ret)
+        return err_set(err, -EINVAL, "%s: unknown image format '%s' (known: raw)", opt->path, name);
+    if (*ret == &blk_raw && found)
+        log_warn("%s: this looks like a %s image; used as raw, as asked, the guest sees and may destroy its structure",
+                 opt->path, found);
+    return 0;
 }
 
 int blk_open(const struct blk_options *opt, struct blk **ret, struct err *err)

@@ -17,6 +17,7 @@
 
 #include "base/bits.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "block/block.h"
 #include "block/lock.h"
 
@@ -336,9 +337,18 @@ static void wrong_images_are_refused_with_their_name(void **s)
         assert_true(blk_open(&opt, &blk, &err) < 0);
         assert_non_null(strstr(err.msg, path));
         assert_non_null(strstr(err.msg, cases[i].says));
-        if (cases[i].len > 1) { /* asked for, it is raw */
+        if (cases[i].len > 1) { /* asked for, it is raw, with a warning */
+            char said[512] = "";
+            int fds[2];
+            assert_int_equal(pipe(fds), 0);
+            log_set_fd(fds[1]);
             opt.format = "raw";
             assert_int_equal(blk_open(&opt, &blk, NULL), 0);
+            log_set_fd(2);
+            assert_true(read(fds[0], said, sizeof said - 1) > 0);
+            assert_non_null(strstr(said, cases[i].says));
+            close(fds[0]);
+            close(fds[1]);
             blk_close(blk);
         }
         unlink(path);
