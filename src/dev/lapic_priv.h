@@ -1,4 +1,4 @@
-/* What lapic.c (one APIC: registers, priorities, timer) and lapic_set.c (routing between them) share. */
+/* What lapic.c (one APIC), lapic_regs.c, lapic_timer.c and lapic_set.c (routing between them) share. */
 #ifndef LODGE_DEV_LAPIC_PRIV_H
 #define LODGE_DEV_LAPIC_PRIV_H
 
@@ -22,6 +22,7 @@
 #define ESR_RECV_ILLEGAL BIT(6)
 
 enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVTS };
+enum { TIMER_ONESHOT, TIMER_PERIODIC, TIMER_DEADLINE };
 enum { DM_FIXED, DM_LOWEST, DM_SMI, DM_RESERVED, DM_NMI, DM_INIT, DM_SIPI, DM_EXTINT };
 
 struct lapic {
@@ -76,5 +77,29 @@ void lapic_deliver(struct lapic *l, unsigned dm, uint8_t vector, bool level);
 /* What an APIC's ICR asks for. `dest`: 8 bits in xAPIC mode, 32 in x2APIC mode. */
 void lapic_set_ipi(struct lapic_set *set, struct lapic *from, uint32_t icr, uint32_t dest);
 void lapic_set_lint(struct lapic *l, unsigned n, int level);
+
+/* lapic.c. Puts a vector into IRR. Any thread. */
+void lapic_accept(struct lapic *l, uint8_t vector, bool level);
+/* Sets an ESR bit and raises the error interrupt. Any thread. */
+void lapic_error(struct lapic *l, uint32_t bit);
+/* There is a new request: any thread. Priorities or masks have changed: the vCPU's. */
+void lapic_notify(struct lapic *l);
+void lapic_reconsider(struct lapic *l);
+/* LINTn is high, and was set so just now if `rising`. */
+void lapic_pin_high(struct lapic *l, unsigned n, bool rising);
+void lapic_end_of_interrupt(struct lapic *l);
+uint32_t lapic_x2apic_ldr(uint32_t id);
+
+/* lapic_timer.c */
+unsigned lapic_timer_mode(const struct lapic *l);
+void lapic_timer_arm(struct lapic *l, uint64_t expires);
+uint32_t lapic_timer_current(const struct lapic *l);
+/* Starts counting down from `count` (of `initial`). */
+void lapic_timer_start(struct lapic *l, uint32_t count);
+void lapic_timer_write_lvt(struct lapic *l, uint32_t val);
+void lapic_timer_write_divide(struct lapic *l, uint32_t val);
+
+/* lapic_regs.c */
+extern const struct state_desc lapic_state;
 
 #endif
