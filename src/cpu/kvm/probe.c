@@ -108,22 +108,37 @@ static int little_make(struct little *l, int dev)
     return ioctl(l->vcpu, KVM_SET_SREGS, &s) < 0 ? -errno : 0;
 }
 
+/* This thread's CPU time, guest code included: a busy host must not look like a slow KVM. */
+static uint64_t cpu_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
 /* Nanoseconds that `rounds` of the loop take, with the exits around them; 0 when it does not run. */
-static uint64_t little_time(struct little *l, uint64_t rounds)
+static uint64_t little_run(struct little *l, uint64_t rounds)
 {
     struct kvm_regs r = {.rip = LOOP_BASE, .rflags = FLAG_1, .rcx = rounds};
     if (ioctl(l->vcpu, KVM_SET_REGS, &r) < 0)
         return 0;
-    uint64_t start = clock_host_ns();
+    uint64_t start = cpu_ns();
     int rc = ioctl(l->vcpu, KVM_RUN, 0);
-    uint64_t ns = clock_host_ns() - start;
+    uint64_t ns = cpu_ns() - start;
     return rc < 0 || l->run->exit_reason != KVM_EXIT_IO ? 0 : MAX(ns, 1ull);
+}
+
+/* The better of two runs: an interrupt of the host may fall into one. */
+static uint64_t little_time(struct little *l, uint64_t rounds)
+{
+    uint64_t a = little_run(l, rounds), b = a ? little_run(l, rounds) : 0;
+    return MIN(a, b);
 }
 
 static double measure(struct little *l)
 {
     /* The first run also faults the page in. */
-    uint64_t rounds = LOOP_FIRST, ns = little_time(l, 1) ? little_time(l, rounds) : 0;
+    uint64_t rounds = LOOP_FIRST, ns = little_run(l, 1) ? little_time(l, rounds) : 0;
     while (ns && rounds < LOOP_MOST) {
         uint64_t next = MIN(rounds * LOOP_BUDGET_NS / 2 / ns, (uint64_t)LOOP_MOST);
         if (next < rounds * 8)
