@@ -114,26 +114,38 @@ static int attach_disk(struct vm *vm, const struct domain_disk *k, struct err *e
     return plug(vm, vdev, err);
 }
 
-/* "tcp:8080:80" for each published port; NULL-terminated, freed by the caller. */
+/* What net_options.publish wants for each <portForward>; NULL-terminated, freed by the caller. */
 static char **publish_list(const struct domain_interface *n)
 {
     unsigned total = 0;
     for (unsigned i = 0; i < n->n_forwards; i++)
-        total += n->forwards[i].n_ranges;
+        total += n->forwards[i].n_ranges + 1;
     char **list = xcalloc(total + 1, sizeof *list);
     unsigned k = 0;
     for (unsigned i = 0; i < n->n_forwards; i++) {
         const struct domain_port_forward *f = &n->forwards[i];
+        bool v6 = f->address && strchr(f->address, ':');
+        autofree char *where = xasprintf("%s:%s%s%s%s%s%s", f->proto ? f->proto : "tcp", v6 ? "[" : "",
+                                         f->address ? f->address : "", f->dev ? "%" : "", f->dev ? f->dev : "",
+                                         v6 ? "]" : "", f->address || f->dev ? ":" : "");
+        char *except = xstrdup("");
+        unsigned before = k;
         for (unsigned j = 0; j < f->n_ranges; j++) {
             const struct domain_port_range *r = &f->ranges[j];
-            const char *proto = f->proto ? f->proto : "tcp";
-            if (r->exclude)
-                continue;
-            if (r->end > r->start)
-                list[k++] = xasprintf("%s:%u-%u:%u", proto, r->start, r->end, r->to ? r->to : r->start);
-            else
-                list[k++] = xasprintf("%s:%u:%u", proto, r->start, r->to ? r->to : r->start);
+            if (r->exclude) {
+                char *longer = xasprintf("%s,~%u-%u", except, r->start, MAX(r->end, r->start));
+                free(except);
+                except = longer;
+            }
         }
+        for (unsigned j = 0; j < f->n_ranges; j++) {
+            const struct domain_port_range *r = &f->ranges[j];
+            if (!r->exclude)
+                list[k++] = xasprintf("%s%u-%u:%u%s", where, r->start, MAX(r->end, r->start), r->to ? r->to : r->start, except);
+        }
+        if (k == before)
+            list[k++] = xasprintf("%s%s", where, except[0] ? except + 1 : "all");
+        free(except);
     }
     return list;
 }
@@ -143,7 +155,7 @@ static int attach_interface(struct vm *vm, const struct domain_interface *n, uns
     char **publish = publish_list(n);
     struct net_options opt = {
         .kind = n->type == DOMAIN_NET_USER ? "user" : "tap",
-        .ifname = n->target,
+        .ifname = n->type == DOMAIN_NET_USER ? n->source_dev : n->target,
         .queues = n->queues,
         .publish = (const char *const *)publish,
         .mac = n->mac,

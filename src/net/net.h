@@ -73,10 +73,17 @@ struct net {
 
 struct net_options {
     const char *kind; /* "user" or "tap" */
-    const char *ifname;
+    const char
+        *ifname; /* the tap; user: the interface whose addresses the guest gets, NULL: the one of the default route */
     unsigned queues;
-    const char *const *publish; /* NULL-terminated "tcp|udp:[ADDR:]HOST[-LAST][:GUEST]" for user */
-    const uint8_t *mac;         /* 6 bytes */
+    /*
+     * Ports of the host that lead to the guest (user), NULL-terminated: "tcp:8080:80",
+     * "udp:[ADDR:]FIRST[-LAST][:GUEST]" with exceptions ",~PORT[-LAST]" behind, "tcp:[ADDR:]~22" (all but that),
+     * "tcp:[ADDR:]all". ADDR of IPv6 in brackets, may have
+     * "%interface". Without ADDR: on all of the host's addresses.
+     */
+    const char *const *publish;
+    const uint8_t *mac; /* 6 bytes */
 };
 
 int net_open(const struct net_options *opt, struct loop *loop, struct net **ret, struct err *err);

@@ -14,8 +14,10 @@
  * Thread: send, recv and want_readable on the attached loop; passt's end and its messages are noticed on the loop of
  * net_open().
  */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
@@ -452,53 +454,95 @@ static unsigned get_port(const char **s)
     return v < 65536 ? v : 0;
 }
 
-/* "tcp:[ADDR:]HOST[-LAST][:GUEST]" as passt's option and its value; ADDR of IPv6 in brackets. */
+/* "A" or "A-B" at *s. */
+static bool get_range(const char **s, unsigned *ret_first, unsigned *ret_last)
+{
+    *ret_first = *ret_last = get_port(s);
+    if (*ret_first && **s == '-') {
+        (*s)++;
+        *ret_last = get_port(s);
+    }
+    return *ret_first && *ret_last >= *ret_first;
+}
+
+/* Where on the host: "1.2.3.4:", "[fe80::1]:", with or without "%interface"; empty for everywhere. False: malformed. */
+static bool get_address(const char **s, const char **ret, size_t *ret_len)
+{
+    const char *p = *s;
+    *ret = p;
+    *ret_len = 0;
+    if (*p == '[') {
+        *ret = p + 1;
+        *ret_len = strcspn(p + 1, "]");
+        p += *ret_len + 1;
+        if (*p++ != ']')
+            return false;
+    } else {
+        size_t len = strcspn(p, ":");
+        if (!memchr(p, '.', len) && !memchr(p, '%', len))
+            return true;
+        *ret_len = len;
+        p += len;
+    }
+    if (*p++ != ':' || !*ret_len || *ret_len > 80)
+        return false;
+    for (size_t i = 0; i < *ret_len; i++)
+        if (!isalnum((unsigned char)(*ret)[i]) && !strchr(".:%_-", (*ret)[i]))
+            return false;
+    *s = p;
+    return true;
+}
+
+/*
+ * What net.h says of `publish`, as passt's option and its value: "tcp:127.0.0.1:8000-8010:80,~8005" is
+ * -t 127.0.0.1/8000-8010:80-90,~8005-8005.
+ */
 static int parse_publish(const char *s, const char **ret_opt, char *val, size_t size, struct err *err)
 {
-    static const char usage[] = "network 'user': publish '%s': expected tcp|udp:[ADDRESS:]HOSTPORT[-LAST][:GUESTPORT]";
-    const char *p = s, *addr = NULL;
-    size_t naddr = 0;
-    if (!strncmp(p, "tcp:", 4))
-        *ret_opt = "-t";
-    else if (!strncmp(p, "udp:", 4))
-        *ret_opt = "-u";
-    else
-        return err_set(err, -EINVAL, usage, s);
-    p += 4;
-    if (*p == '[') {
-        addr = p + 1;
-        naddr = strcspn(addr, "]");
-        if (addr[naddr] != ']' || addr[naddr + 1] != ':')
-            return err_set(err, -EINVAL, usage, s);
-        p = addr + naddr + 2;
-    } else if (memchr(p, '.', strcspn(p, ":"))) {
-        addr = p;
-        naddr = strcspn(p, ":");
-        if (!p[naddr])
-            return err_set(err, -EINVAL, usage, s);
-        p += naddr + 1;
+    const char *p = s, *addr;
+    unsigned first, last, guest;
+    size_t naddr, n;
+    bool ok = !strncmp(s, "tcp:", 4) || !strncmp(s, "udp:", 4), excluded = false;
+    *ret_opt = s[0] == 't' ? "-t" : "-u";
+    p += ok ? 4 : 0;
+    ok = ok && get_address(&p, &addr, &naddr);
+    n = ok ? (size_t)snprintf(val, size, "%.*s%s", (int)naddr, addr, naddr ? "/" : "") : 0;
+    if (ok && !strcmp(p, "all")) {
+        snprintf(val + n, size - n, "all");
+        return 0;
     }
-    unsigned first = get_port(&p), last = first, guest = first;
-    if (*p == '-') {
+    if (ok && *p == '~') {
+        excluded = true;
+        p--;
+    } else if (ok && (ok = get_range(&p, &first, &last))) {
+        guest = first;
+        if (*p == ':') {
+            p++;
+            guest = get_port(&p);
+        }
+        ok = guest && guest + (last - first) <= 65535;
+        n += (size_t)snprintf(val + n, size - n, "%u-%u:%u-%u", first, last, guest, guest + (last - first));
+    }
+    while (ok && (excluded || *p == ',')) {
+        ok = *++p == '~';
         p++;
-        last = get_port(&p);
+        ok = ok && get_range(&p, &first, &last) && n < size;
+        if (ok)
+            n += (size_t)snprintf(val + n, size - n, "%s~%u-%u", excluded ? "" : ",", first, last);
+        excluded = false;
     }
-    if (*p == ':') {
-        p++;
-        guest = get_port(&p);
-    }
-    if (*p || !first || last < first || !guest || guest + (last - first) > 65535 || naddr > 64 ||
-        (addr && strspn(addr, "0123456789abcdefABCDEF.:%") < naddr))
-        return err_set(err, -EINVAL, usage, s);
-    snprintf(val, size, "%.*s%s%u-%u:%u-%u", (int)naddr, addr ? addr : "", addr ? "/" : "", first, last, guest,
-             guest + (last - first));
+    if (!ok || *p || n >= size)
+        return err_set(
+            err, -EINVAL,
+            "network 'user': publish '%s': expected tcp|udp:[ADDRESS:]HOSTPORT[-LAST][:GUESTPORT][,~PORT[-LAST]]...",
+            s);
     return 0;
 }
 
 static int start(struct passt *p, int child_fd, const struct net_options *opt, struct err *err)
 {
-    char *argv[8 + 2 * 64 + 1] = {"passt", "--foreground", "--quiet", "--stderr", "--fd", "3"};
-    char values[64][96];
+    char *argv[10 + 2 * 64 + 1] = {"passt", "--foreground", "--quiet", "--stderr", "--fd", "3"};
+    char values[64][256];
     unsigned n = 6, npub = 0;
     for (const char *const *pub = opt->publish; pub && *pub; pub++, npub++) {
         const char *name = NULL;
@@ -509,6 +553,13 @@ static int start(struct passt *p, int child_fd, const struct net_options *opt, s
             return code;
         argv[n++] = (char *)name;
         argv[n++] = values[npub];
+    }
+
+    if (opt->ifname && (opt->ifname[0] == '-' || strlen(opt->ifname) >= IF_NAMESIZE))
+        return err_set(err, -EINVAL, "network 'user': '%s' cannot be the name of an interface", opt->ifname);
+    if (opt->ifname) {
+        argv[n++] = "--interface";
+        argv[n++] = (char *)opt->ifname;
     }
 
     int pipefd[2];

@@ -13,7 +13,8 @@
 #define PASST_SYN_ACK_MAX (14 + 60 + 60) /* Ethernet, IPv4 with options, TCP with options: no SYN-ACK is longer */
 #define PASST_ACK_MAX (14 + 40 + 20)
 
-/* If `frame` from the guest is a TCP SYN-ACK, puts the frame that acknowledges it into `ack` (PASST_ACK_MAX bytes): its length, else 0. */
+/* If `frame` from the guest is a TCP SYN-ACK, puts the frame that acknowledges it into `ack` (PASST_ACK_MAX bytes): its
+ * length, else 0. */
 size_t passt_ack(const uint8_t *frame, size_t len, uint8_t *ack);
 
 #endif

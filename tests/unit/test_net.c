@@ -389,6 +389,11 @@ static void publish_is_checked(void **s)
                                       "tcp:80 -x:1",
                                       "tcp:90-80:1",
                                       "tcp:80-90:65530",
+                                      "tcp:80,85",
+                                      "tcp:80-90,~",
+                                      "tcp:~",
+                                      "tcp:all:80",
+                                      "tcp:1.2.3.4/24:80",
                                       NULL};
     struct guest g = {0};
     assert_int_equal(loop_new(&g.loop, NULL), 0);
