@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -47,6 +48,33 @@ int load_pread(const struct load_file *f, void *buf, uint64_t len, uint64_t off,
     return r < 0 ? err_errno(err, r, "%s: cannot read", f->path) : 0;
 }
 
+/*
+ * From the file's pages into those of the guest's memfd: cheaper by a third than reading through our mapping, which
+ * faults page by page. A file that gets shorter meanwhile gives EFAULT here, not SIGBUS.
+ */
+static int copy_to_range(const struct mem *m, const struct mem_range *r, const struct load_file *f, uint64_t off,
+                         uint64_t len, gpa_t gpa)
+{
+    uint64_t map_off = ALIGN_DOWN(off, PAGE_SIZE), skip = off - map_off;
+    uint8_t *map = mmap(NULL, len + skip, PROT_READ, MAP_PRIVATE | MAP_POPULATE, f->fd, (off_t)map_off);
+    int rc = 0;
+
+    if (map == MAP_FAILED)
+        return fd_pread_full(f->fd, r->host + (gpa - r->base), len, (off_t)off);
+    for (uint64_t done = 0; done < len;) {
+        ssize_t n = pwrite(m->fd, map + skip + done, len - done, (off_t)(r->fd_offset + (gpa - r->base) + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            rc = n < 0 ? -errno : -EIO;
+            break;
+        }
+        done += (uint64_t)n;
+    }
+    munmap(map, len + skip);
+    return rc;
+}
+
 int load_to_guest(struct mem *m, const struct load_file *f, const char *part, uint64_t off, uint64_t len, gpa_t gpa,
                   struct err *err)
 {
@@ -60,11 +88,13 @@ int load_to_guest(struct mem *m, const struct load_file *f, const char *part, ui
         return err_set(err, -ENOMEM,
                        "%s: %s does not fit into guest memory (%llu bytes at 0x%llx; the guest has %llu MiB)", f->path,
                        part, (unsigned long long)len, (unsigned long long)gpa, (unsigned long long)(m->ram_size / MIB));
-    for (unsigned i = 0; i < n; i++) {
-        r = fd_pread_full(f->fd, iov[i].iov_base, iov[i].iov_len, (off_t)off);
+    for (uint64_t done = 0; done < len;) {
+        const struct mem_range *range = mem_find(m, gpa + done);
+        uint64_t piece = MIN(len - done, range->size - (gpa + done - range->base));
+        r = copy_to_range(m, range, f, off + done, piece, gpa + done);
         if (r < 0)
             return err_errno(err, r, "%s: cannot read", f->path);
-        off += iov[i].iov_len;
+        done += piece;
     }
     mem_wrote(m, gpa, len);
     return 0;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -412,7 +413,15 @@ static void test_irqchip_state(void **state)
     assert_int_equal(g->e->ops->irqchip_set(g->e, buf, len - 1, NULL), -EINVAL);
     buf[0] ^= 1;
     assert_int_equal(g->e->ops->irqchip_set(g->e, buf, len, NULL), -EINVAL);
+    /* A guest's APIC setting (spurious vector register: on) is gone after a reset. */
+    struct kvm_lapic_state l;
+    int fd = kvm_vcpu_of(g->v[0])->fd;
+    assert_int_equal(ioctl(fd, KVM_GET_LAPIC, &l), 0);
+    le32_put(l.regs + 0xf0, 0x1ff);
+    assert_int_equal(ioctl(fd, KVM_SET_LAPIC, &l), 0);
     assert_int_equal(g->e->ops->irqchip_reset(g->e, &g->err), 0);
+    assert_int_equal(ioctl(fd, KVM_GET_LAPIC, &l), 0);
+    assert_int_equal(le32_get(l.regs + 0xf0), 0xff);
     g->e->ops->clock_changed(g->e, false);
     g->e->ops->clock_changed(g->e, true);
     guest_free(g);
