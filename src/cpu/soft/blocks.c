@@ -16,7 +16,8 @@
 #include "cpu/soft/seg.h"
 
 #define ARENA_SIZE (16 * MIB)
-#define BLOCK_SIZE_MAX (sizeof(struct soft_block) + (BLOCK_INSNS_MAX + 1) * sizeof(struct insn))
+#define CODE_MAX (BLOCK_INSNS_MAX * 15)
+#define BLOCK_SIZE_MAX (sizeof(struct soft_block) + (BLOCK_INSNS_MAX + 1) * sizeof(struct insn) + CODE_MAX)
 
 int blocks_init(struct soft_cpu *c, struct err *err)
 {
@@ -111,17 +112,18 @@ void code_requests_slow(struct soft_cpu *c)
     memcpy(page, c->wprotect.page, n * sizeof page[0]);
     c->wprotect.n = 0;
     pthread_mutex_unlock(&c->wprotect.lock);
-    if (p & PEND_TLB_ALL) { /* which pages it was about is not known: as if all of them had been written */
+    if (p & PEND_TLB_ALL) { /* which pages it was about is not known: all may have been written */
         mmu_flush(c, true);
         for (uint64_t k = 0; k < m->ram_size >> PAGE_SHIFT; k++)
             if (atomic_load_explicit(&e->code_lines[k], memory_order_relaxed))
-                code_drop(e, k, ~0ull);
+                atomic_fetch_add(&e->page_gen[k], 1);
         return;
     }
+    /* It may have been written here since it became code; from now on writes are noticed, so its lines stay. */
     for (unsigned k = 0; k < n; k++) {
         const struct mem_range *r = mem_find(m, page[k]);
         if (mmu_protect_code(c, page[k]) && r && !r->rom)
-            code_drop(e, mem_page_index(m, r->host + (page[k] - r->base)), ~0ull);
+            atomic_fetch_add(&e->page_gen[mem_page_index(m, r->host + (page[k] - r->base))], 1);
     }
 }
 
@@ -142,9 +144,11 @@ void soft_code_written(struct soft_cpu *c, gpa_t gpa, unsigned len)
         return;
     c->blocks->invalidations++;
     struct soft_block *b = c->blocks->running;
-    if (b && !block_valid(b))
+    if (b && !block_valid(b)) {
         for (unsigned k = 0; k < b->n; k++)
             b->insn[k].fn = insn_stale;
+        b->broken = true;
+    }
 }
 
 void blocks_dma_written(void *soft_engine, gpa_t gpa, uint64_t len)
@@ -269,7 +273,7 @@ static struct soft_block *block_build(struct soft_cpu *c, uint64_t lin, const ui
     uint64_t index, index2;
     b->page = page_word(c, host, &index);
     unsigned avail = PAGE_SIZE - (gpa & (PAGE_SIZE - 1));
-    uint8_t copy[BLOCK_INSNS_MAX * 15];
+    uint8_t copy[CODE_MAX];
     for (;;) {
         b->gen = atomic_load(b->page);
         b->cross = false;
@@ -297,9 +301,26 @@ static struct soft_block *block_build(struct soft_cpu *c, uint64_t lin, const ui
         if (!memcmp(copy, host, MIN(used, avail)))
             break;
     }
-    s->used += ALIGN_UP(sizeof *b + (b->n + 1) * sizeof(struct insn), 64);
+    memcpy(block_code(b), copy, b->bytes);
+    s->used += ALIGN_UP(sizeof *b + (b->n + 1) * sizeof(struct insn) + b->bytes, 64);
     s->built++;
     return b;
+}
+
+/* A stale block at `host`: true if its code is what it was, and then it is valid again. */
+static bool block_revive(struct soft_cpu *c, struct soft_block *b, const uint8_t *host)
+{
+    uint64_t index;
+    if (b->cross || b->broken)
+        return false;
+    uint32_t gen = atomic_load(b->page);
+    page_word(c, host, &index);
+    code_publish(c, index, b->gpa, lines_mask(b->gpa & (PAGE_SIZE - 1), b->bytes));
+    if (memcmp(block_code(b), host, b->bytes))
+        return false;
+    b->gen = gen;
+    c->blocks->revived++;
+    return true;
 }
 
 struct soft_block *block_find(struct soft_cpu *c, uint64_t lin)
@@ -328,11 +349,11 @@ struct soft_block *block_find(struct soft_cpu *c, uint64_t lin)
         return NULL;
     if (!host)
         return block_once(c, lin);
-    struct soft_block **head = &s->hash[(gpa ^ gpa >> 14) & (BLOCK_HASH - 1)], *b;
+    struct soft_block **head = &s->hash[(gpa ^ gpa >> 15) & (BLOCK_HASH - 1)], *b;
     for (struct soft_block **p = head; (b = *p); p = &b->hash_next) {
         if (b->gpa != gpa || b->mode != c->mode)
             continue;
-        if (!block_valid(b)) {
+        if (!block_valid(b) && !block_revive(c, b, host)) {
             *p = b->hash_next;
             break;
         }
@@ -351,7 +372,7 @@ struct soft_block *block_find(struct soft_cpu *c, uint64_t lin)
     b = block_build(c, lin, host, gpa);
     if (!b || b->once)
         return b;
-    head = &s->hash[(gpa ^ gpa >> 14) & (BLOCK_HASH - 1)];
+    head = &s->hash[(gpa ^ gpa >> 15) & (BLOCK_HASH - 1)];
     b->hash_next = *head;
     *head = b;
 found:

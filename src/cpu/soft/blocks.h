@@ -1,8 +1,8 @@
 /*
  * The cache of decoded basic blocks, one per vCPU and touched by its thread only. A block is a run of instructions within one page of guest
  * physical memory (only the last one of a `cross` block reaches into the next), decoded for one mode. It is valid as long as the page's
- * generation (soft_engine.page_gen) is what it was at decoding; stale blocks stay where they are until the whole cache is flushed, which
- * happens when its memory is full.
+ * generation (soft_engine.page_gen) is what it was at decoding. A stale block is revived when it is wanted again and its code turns out to be
+ * the same. The whole cache is flushed when its memory is full.
  */
 #ifndef LODGE_CPU_SOFT_BLOCKS_H
 #define LODGE_CPU_SOFT_BLOCKS_H
@@ -26,9 +26,16 @@ struct soft_block {
     uint16_t n;
     uint16_t bytes;
     bool cross;
-    bool once; /* not to be found again: code in MMIO */
-    struct insn insn[];
+    bool once;   /* not to be found again: code in MMIO */
+    bool broken; /* its instructions were patched away */
+    struct insn insn[]; /* n of them, block_end(), and the code they were decoded from */
 };
+
+/* A copy of the guest's code. */
+static inline uint8_t *block_code(struct soft_block *b)
+{
+    return (uint8_t *)&b->insn[b->n + 1];
+}
 
 static inline bool block_valid(const struct soft_block *b)
 {
@@ -42,14 +49,14 @@ struct jump_entry {
     struct soft_block *to;
 };
 
-#define BLOCK_HASH 16384u
+#define BLOCK_HASH 32768u
 struct soft_blocks {
     struct jump_entry jump[JUMP_ENTRIES];
     struct soft_block *hash[BLOCK_HASH];
     struct soft_block *running; /* its instructions are patched away when its page is written */
     uint8_t *arena;
     size_t used, size;
-    uint64_t built, flushes, invalidations; /* statistics */
+    uint64_t built, revived, flushes, invalidations; /* statistics */
     _Atomic uint32_t rom_gen;               /* of pages that are never written */
     union {
         struct soft_block once; /* code in MMIO */

@@ -150,7 +150,7 @@ struct soft_cpu {
     struct {
         pthread_mutex_t lock;
         unsigned n;
-        gpa_t page[32];
+        gpa_t page[256];
     } wprotect;
 };
 
