@@ -307,6 +307,42 @@ static struct soft_block *block_build(struct soft_cpu *c, uint64_t lin, const ui
     return b;
 }
 
+static uint64_t hash_of(gpa_t gpa)
+{
+    uint64_t h = gpa * 0x9e3779b97f4a7c15ull;
+    return h ^ h >> 32;
+}
+
+/* The block at `gpa` for the current mode, stale or not, and its place in the table; NULL. */
+static struct soft_block *hash_find(struct soft_cpu *c, gpa_t gpa, struct block_ref **ret)
+{
+    struct soft_blocks *s = c->blocks;
+    uint64_t h = hash_of(gpa);
+    uint32_t tag = (uint32_t)(h >> 32) | 1;
+    struct block_ref *bucket = s->hash[h & (BLOCK_BUCKETS - 1)];
+    for (unsigned k = 0; k < BLOCK_WAYS; k++) {
+        struct soft_block *b = (struct soft_block *)(s->arena + (size_t)bucket[k].at * 64);
+        if (bucket[k].tag == tag && b->gpa == gpa && b->mode == c->mode) {
+            *ret = &bucket[k];
+            return b;
+        }
+    }
+    return NULL;
+}
+
+static void hash_insert(struct soft_cpu *c, const struct soft_block *b)
+{
+    struct soft_blocks *s = c->blocks;
+    uint64_t h = hash_of(b->gpa);
+    struct block_ref *bucket = s->hash[h & (BLOCK_BUCKETS - 1)];
+    unsigned way = 0;
+    while (way < BLOCK_WAYS && bucket[way].tag)
+        way++;
+    if (way == BLOCK_WAYS)
+        way = s->victim++ % BLOCK_WAYS;
+    bucket[way] = (struct block_ref){(uint32_t)(h >> 32) | 1, (uint32_t)(((const uint8_t *)b - s->arena) / 64)};
+}
+
 /* A stale block at `host`: true if its code is what it was, and then it is valid again. */
 static bool block_revive(struct soft_cpu *c, struct soft_block *b, const uint8_t *host)
 {
@@ -325,7 +361,6 @@ static bool block_revive(struct soft_cpu *c, struct soft_block *b, const uint8_t
 
 struct soft_block *block_find(struct soft_cpu *c, uint64_t lin)
 {
-    struct soft_blocks *s = c->blocks;
     const uint8_t *host;
     gpa_t gpa, gpa2;
     if (!(c->mode & MODE_CS64)) {
@@ -349,32 +384,24 @@ struct soft_block *block_find(struct soft_cpu *c, uint64_t lin)
         return NULL;
     if (!host)
         return block_once(c, lin);
-    struct soft_block **head = &s->hash[(gpa ^ gpa >> 15) & (BLOCK_HASH - 1)], *b;
-    for (struct soft_block **p = head; (b = *p); p = &b->hash_next) {
-        if (b->gpa != gpa || b->mode != c->mode)
-            continue;
-        if (!block_valid(b) && !block_revive(c, b, host)) {
-            *p = b->hash_next;
-            break;
-        }
-        if (b->cross) {
-            if (mmu_fetch(c, next_page(c, lin), &host, &gpa2))
-                return NULL;
-            if (gpa2 != b->gpa2) { /* mapped elsewhere now */
-                *p = b->hash_next;
-                if (mmu_fetch(c, lin, &host, &gpa))
-                    return NULL;
-                break;
-            }
-        }
-        goto found;
+    struct block_ref *ref;
+    struct soft_block *b = hash_find(c, gpa, &ref);
+    if (b && (block_valid(b) || block_revive(c, b, host))) {
+        if (!b->cross)
+            goto found;
+        if (mmu_fetch(c, next_page(c, lin), &host, &gpa2))
+            return NULL;
+        if (gpa2 == b->gpa2)
+            goto found;
+        if (mmu_fetch(c, lin, &host, &gpa)) /* mapped elsewhere now */
+            return NULL;
     }
+    if (b)
+        ref->tag = 0;
     b = block_build(c, lin, host, gpa);
     if (!b || b->once)
         return b;
-    head = &s->hash[(gpa ^ gpa >> 15) & (BLOCK_HASH - 1)];
-    b->hash_next = *head;
-    *head = b;
+    hash_insert(c, b);
 found:
     if (!block_in_limit(c, b)) { /* one at a time, then it is clear which one leaves the segment */
         b = block_once(c, lin);
@@ -384,6 +411,9 @@ found:
         }
         return b;
     }
+    code_pages_note(c, lin);
+    if (b->cross)
+        code_pages_note(c, next_page(c, lin));
     *jump_slot(c, lin) = (struct jump_entry){.lin = lin, .epoch = c->code_epoch, .to = b};
     return b;
 }

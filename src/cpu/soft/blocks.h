@@ -17,7 +17,6 @@ struct soft_block {
     uint32_t gen, gen2;                 /* of the page, and of the next one if `cross` */
     const _Atomic uint32_t *page, *page2;
     gpa_t gpa2;                         /* the next page */
-    struct soft_block *hash_next;
     /* Where relative branches out of here went last: taken or fallen through, in the same page. */
     struct {
         uint64_t lin;
@@ -49,13 +48,23 @@ struct jump_entry {
     struct soft_block *to;
 };
 
-#define BLOCK_HASH 32768u
+/*
+ * Blocks by physical address: buckets of one cache line. A full bucket forgets a block, which is decoded again when it is wanted again.
+ */
+#define BLOCK_BUCKETS 8192u
+#define BLOCK_WAYS 8
+struct block_ref {
+    uint32_t tag; /* part of the address's hash; 0: free */
+    uint32_t at;  /* in the arena, in units of 64 bytes */
+};
+
 struct soft_blocks {
     struct jump_entry jump[JUMP_ENTRIES];
-    struct soft_block *hash[BLOCK_HASH];
+    struct block_ref hash[BLOCK_BUCKETS][BLOCK_WAYS];
     struct soft_block *running; /* its instructions are patched away when its page is written */
     uint8_t *arena;
     size_t used, size;
+    unsigned victim; /* way to forget next */
     uint64_t built, revived, flushes, invalidations; /* statistics */
     _Atomic uint32_t rom_gen;               /* of pages that are never written */
     union {

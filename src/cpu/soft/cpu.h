@@ -109,10 +109,11 @@ struct soft_cpu {
     _Atomic uint32_t pending;
     _Atomic bool sleeping; /* in HLT, waiting for `pending` */
     /*
-     * Changes whenever a linear address may fetch from another physical address than before: CR3, INVLPG, any flush, paging mode.
-     * mmu.c adds 1; the block cache's jump cache is valid for one epoch.
+     * Names the mappings of code: while it has one value, a linear address fetches from one physical address. A value comes back when the
+     * guest goes back to an address space whose translations were kept (PCID). mmu.c sets it; the jump cache's entries belong to one.
      */
     uint64_t code_epoch;
+    uint64_t code_pages[128]; /* pages (by hash) that the jump cache has entries of: INVLPG elsewhere keeps the epoch */
 
     /* ---- system ---- */
     struct soft_seg seg[SEG_COUNT], ldt, tr;
@@ -190,6 +191,19 @@ static inline void code_requests(struct soft_cpu *c)
 {
     if (__builtin_expect(atomic_load_explicit(&c->pending, memory_order_acquire) & (PEND_TLB | PEND_TLB_ALL), 0))
         code_requests_slow(c);
+}
+
+static inline uint64_t *code_pages_word(struct soft_cpu *c, uint64_t lin)
+{
+    return &c->code_pages[(lin >> 18 ^ lin >> 25) & 127];
+}
+static inline bool code_pages_test(struct soft_cpu *c, uint64_t lin)
+{
+    return *code_pages_word(c, lin) >> (lin >> 12 & 63) & 1;
+}
+static inline void code_pages_note(struct soft_cpu *c, uint64_t lin)
+{
+    *code_pages_word(c, lin) |= BIT64(lin >> 12 & 63);
 }
 
 /* Recomputes mode, cpl-dependent MMU selection and slow_step after CS, SS, CR0, EFER, RFLAGS.VM/TF or DR7 changed. seg.c */

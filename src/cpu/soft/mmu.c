@@ -39,6 +39,7 @@ static struct mem *mem_of(struct soft_cpu *c)
 static void slot_renew(struct soft_mmu *m, struct tlb_slot *s)
 {
     if (m->next_gen == TLB_KEY_NEVER) {
+        m->epoch_base++;
         /* Generations are used up: forget everything and count from 1 (0 marks empty tags). */
         memset(m->tlb, 0, sizeof m->tlb);
         m->next_gen = 1;
@@ -71,6 +72,7 @@ static void select_view(struct soft_cpu *c)
         m->view = (c->cr4 & CR4_SMAP) && (c->rflags_rest & FLAG_AC) ? TLB_VIEW_SUPER_AC : TLB_VIEW_SUPER;
     m->cur = m->tlb[m->slot][m->view].e;
     m->key = aligned_only(c) ? TLB_KEY_NEVER : m->slots[m->slot].gen;
+    c->code_epoch = m->epoch_base << TLB_GEN_BITS | m->slots[m->slot].gen;
 }
 
 void mmu_mode_changed(struct soft_cpu *c)
@@ -110,7 +112,6 @@ static unsigned slot_find(struct soft_mmu *m, unsigned pcid, bool *ret_new)
 void mmu_cr3_written(struct soft_cpu *c, uint64_t old, bool noflush)
 {
     struct soft_mmu *m = c->mmu;
-    c->code_epoch++;
     bool fresh;
     m->slot = slot_find(m, current_pcid(c), &fresh);
     if (!fresh && !noflush)
@@ -121,7 +122,6 @@ void mmu_cr3_written(struct soft_cpu *c, uint64_t old, bool noflush)
 void mmu_flush(struct soft_cpu *c, bool global)
 {
     struct soft_mmu *m = c->mmu;
-    c->code_epoch++;
     if (global) {
         for (unsigned i = 0; i < TLB_SLOTS; i++)
             m->slots[i].valid = false;
@@ -136,7 +136,6 @@ void mmu_flush(struct soft_cpu *c, bool global)
 void mmu_flush_pcid(struct soft_cpu *c, unsigned pcid)
 {
     struct soft_mmu *m = c->mmu;
-    c->code_epoch++;
     for (unsigned i = 0; i < TLB_SLOTS; i++)
         if (m->slots[i].valid && m->slots[i].pcid == pcid)
             slot_renew(m, &m->slots[i]);
@@ -161,7 +160,10 @@ static void large_note(struct tlb_slot *s, uint64_t lin, unsigned shift)
 void mmu_flush_page(struct soft_cpu *c, uint64_t lin)
 {
     struct soft_mmu *m = c->mmu;
-    c->code_epoch++;
+    if (code_pages_test(c, lin)) {
+        m->epoch_base++;
+        memset(c->code_pages, 0, sizeof c->code_pages);
+    }
     for (unsigned i = 0; i < TLB_SLOTS; i++) {
         struct tlb_slot *s = &m->slots[i];
         if (!s->valid)

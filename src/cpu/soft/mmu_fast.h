@@ -52,6 +52,7 @@ struct soft_mmu {
     uint64_t key;          /* the slot's generation, or TLB_KEY_NEVER while alignment is checked */
     unsigned slot, view;
     uint64_t next_gen, clock;
+    uint64_t epoch_base; /* upper part of soft_cpu.code_epoch */
     uint64_t phys_mask; /* bits of a physical address that exist */
     struct tlb_slot slots[TLB_SLOTS];
     struct tlb_view tlb[TLB_SLOTS][TLB_VIEWS];
