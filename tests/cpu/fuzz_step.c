@@ -13,6 +13,7 @@
 #include "cpu/soft/exc.h"
 #include "cpu/soft/insn.h"
 #include "cpu/soft/sys.h"
+#include "oracle.h"
 
 #define RAM (4 * MIB)
 
@@ -83,6 +84,9 @@ static const char *const starts[] = {
     "\xfa", "\xfb", "\x0f\x01\xcb", "\x0f\xae", "\x0f\xc7", "\xf0\x0f\xb1", "\xf3\xa4", "\xf2\xae", "\xc8", "\x0f\x18", "\xd9",
 };
 
+static struct form *forms;
+static unsigned nforms;
+
 static uint64_t address(void)
 {
     switch (rnd() % 8) {
@@ -118,8 +122,12 @@ static void random_memory(struct mem *m)
         memcpy(m->ram + 0x10000 + i * 8, &e, 8); /* page tables: 64K..96K */
     }
     for (unsigned i = 0x20000; i < RAM;) {
-        const char *s = starts[rnd() % ARRAY_SIZE(starts)];
-        unsigned n = rnd() % 3 ? strlen(s) : 0;
+        const void *s = starts[rnd() % ARRAY_SIZE(starts)];
+        unsigned n = rnd() % 3 ? strlen(s) : 0, form = rnd() % (2 * nforms);
+        if (form < nforms) { /* any other instruction: opcode and ModRM of one of the decoder's forms, the rest is random */
+            s = forms[form].bytes;
+            n = 2 + rnd() % 4;
+        }
         if (i + n + 8 > RAM)
             break;
         memcpy(m->ram + i, s, n);
@@ -223,6 +231,7 @@ int main(int argc, char **argv)
     cfg.mem = mem;
     if (engine_choose("soft", &ops, why, &err) || ops->create(&cfg, &e, &err) || ops->vcpu_create(e, 0, &v, &err))
         die("engine", &err);
+    forms = forms_enumerate(seed & 2 ? 64 : 32, &nforms);
     struct soft_cpu *c = soft_cpu_of(v);
     struct cpu_state *s = xcalloc(1, sizeof *s);
     for (unsigned long i = 0; i < rounds; i++) {
@@ -249,6 +258,7 @@ int main(int argc, char **argv)
         }
     }
     free(s);
+    free(forms);
     ops->destroy(e);
     mem_free(mem);
     printf("%lu rounds survived\n", rounds);

@@ -180,7 +180,7 @@ INLINE uint64_t host_load(const void *p, unsigned size)
 {
     switch (size) {
     case 1:
-        return *(const volatile uint8_t *)p;
+        return *(const mmu_u8 *)p;
     case 2:
         return *(const mmu_u16 *)p;
     case 4:
@@ -194,7 +194,7 @@ INLINE void host_store(void *p, unsigned size, uint64_t v)
 {
     switch (size) {
     case 1:
-        *(volatile uint8_t *)p = v;
+        *(mmu_u8 *)p = v;
         break;
     case 2:
         *(mmu_u16 *)p = v;

@@ -94,6 +94,7 @@ static int mask_store(struct soft_cpu *c, const struct insn *i)
 static int bytes_store(struct soft_cpu *c, const struct insn *i)
 {
     struct ymm mask, data;
+    uint64_t lin;
     if (vec_check(c, i->aux))
         return INSN_FAULT;
     if (i->aux == VEC_MMX) {
@@ -104,7 +105,6 @@ static int bytes_store(struct soft_cpu *c, const struct insn *i)
         memcpy(mask.b, c->vec.fx + FX_ST + 16 * ((i->rm - top) & 7), 8);
         memcpy(data.b, c->vec.fx + FX_ST + 16 * ((i->reg - top) & 7), 8);
         /* All of the quadword must be writable, whatever the mask says; MASKMOVDQU is not so strict. */
-        uint64_t lin;
         void *p;
         if (vec_address(c, i, 8, 0, true, &lin) || mmu_page(c, lin, MMU_WRITE, &p) ||
             mmu_page(c, lin + 7, MMU_WRITE, &p)) {
@@ -115,6 +115,8 @@ static int bytes_store(struct soft_cpu *c, const struct insn *i)
         vec_enter_mmx(&c->vec); /* on a fault, too */
         return r;
     }
+    if (vec_address(c, i, 1, 0, true, &lin)) /* must be canonical even if no byte is stored */
+        return INSN_FAULT;
     ymm_get(c, i->rm, &mask);
     ymm_get(c, i->reg, &data);
     return store_masked(c, i, &mask, &data, 16, 1);
