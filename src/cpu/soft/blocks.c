@@ -1,10 +1,10 @@
 /*
- * Finding and building blocks, and dropping them when their code is written. Building is the vCPU's own; what is shared between vCPUs, and
- * with device threads, are page_gen, code_lines and the page flag MEM_PAGE_CODE.
+ * Finding and building blocks, and dropping them when their code is written. Building is the vCPU's own; what is shared
+ * between vCPUs, and with device threads, are page_gen, code_lines and the page flag MEM_PAGE_CODE.
  *
- * Order matters when a page becomes code: first the lines are published and writers are told to come by the slow path, then the bytes are
- * compared again with what was decoded. A vCPU that could still write through an old TLB entry drops it when it handles PEND_TLB, and takes
- * the page as written then.
+ * Order matters when a page becomes code: first the lines are published and writers are told to come by the slow path,
+ * then the bytes are compared again with what was decoded. A vCPU that could still write through an old TLB entry drops
+ * it when it handles PEND_TLB, and takes the page as written then.
  */
 #include "cpu/soft/blocks.h"
 
@@ -198,11 +198,13 @@ static bool ends_block(const struct insn *i)
 }
 
 /*
- * Decodes up to `max` instructions from `bytes` (`avail` of them) into b. Returns the bytes used, 0 when not even the first is complete.
+ * Decodes up to `max` instructions from `bytes` (`avail` of them) into b. Returns the bytes looked at, 0 when not even
+ * the first is complete.
  */
 static unsigned decode_run(struct soft_cpu *c, struct soft_block *b, const uint8_t *bytes, unsigned avail, unsigned max)
 {
     unsigned used = 0;
+    bool undefined = false;
     b->n = 0;
     while (b->n < max && used < avail) {
         struct insn *i = &b->insn[b->n];
@@ -211,12 +213,14 @@ static unsigned decode_run(struct soft_cpu *c, struct soft_block *b, const uint8
             break;
         b->n++;
         used += i->len;
-        if (len < 0 || ends_block(i))
+        undefined = len < 0;
+        if (undefined || ends_block(i))
             break;
     }
     b->insn[b->n].fn = block_end;
     b->bytes = used;
-    return used;
+    b->looked = undefined ? MIN(used + 14, avail) : used;
+    return b->looked;
 }
 
 static uint64_t next_page(const struct soft_cpu *c, uint64_t lin)
@@ -301,8 +305,8 @@ static struct soft_block *block_build(struct soft_cpu *c, uint64_t lin, const ui
         if (!memcmp(copy, host, MIN(used, avail)))
             break;
     }
-    memcpy(block_code(b), copy, b->bytes);
-    s->used += ALIGN_UP(sizeof *b + (b->n + 1) * sizeof(struct insn) + b->bytes, 64);
+    memcpy(block_code(b), copy, b->looked);
+    s->used += ALIGN_UP(sizeof *b + (b->n + 1) * sizeof(struct insn) + b->looked, 64);
     s->built++;
     return b;
 }
@@ -351,8 +355,8 @@ static bool block_revive(struct soft_cpu *c, struct soft_block *b, const uint8_t
         return false;
     uint32_t gen = atomic_load(b->page);
     page_word(c, host, &index);
-    code_publish(c, index, b->gpa, lines_mask(b->gpa & (PAGE_SIZE - 1), b->bytes));
-    if (memcmp(block_code(b), host, b->bytes))
+    code_publish(c, index, b->gpa, lines_mask(b->gpa & (PAGE_SIZE - 1), b->looked));
+    if (memcmp(block_code(b), host, b->looked))
         return false;
     b->gen = gen;
     c->blocks->revived++;

@@ -1,8 +1,9 @@
 /*
- * The cache of decoded basic blocks, one per vCPU and touched by its thread only. A block is a run of instructions within one page of guest
- * physical memory (only the last one of a `cross` block reaches into the next), decoded for one mode. It is valid as long as the page's
- * generation (soft_engine.page_gen) is what it was at decoding. A stale block is revived when it is wanted again and its code turns out to be
- * the same. The whole cache is flushed when its memory is full.
+ * The cache of decoded basic blocks, one per vCPU and touched by its thread only. A block is a run of instructions
+ * within one page of guest physical memory (only the last one of a `cross` block reaches into the next), decoded for
+ * one mode. It is valid as long as the page's generation (soft_engine.page_gen) is what it was at decoding. A stale
+ * block is revived when it is wanted again and its code turns out to be the same. The whole cache is flushed when its
+ * memory is full.
  */
 #ifndef LODGE_CPU_SOFT_BLOCKS_H
 #define LODGE_CPU_SOFT_BLOCKS_H
@@ -14,19 +15,20 @@
 struct soft_block {
     gpa_t gpa;
     uint32_t mode;
-    uint32_t gen, gen2;                 /* of the page, and of the next one if `cross` */
+    uint32_t gen, gen2; /* of the page, and of the next one if `cross` */
     const _Atomic uint32_t *page, *page2;
-    gpa_t gpa2;                         /* the next page */
+    gpa_t gpa2; /* the next page */
     /* Where relative branches out of here went last: taken or fallen through, in the same page. */
     struct {
         uint64_t lin;
         struct soft_block *to;
     } link[2];
     uint16_t n;
-    uint16_t bytes;
+    uint16_t bytes;  /* of its instructions */
+    uint16_t looked; /* bytes that decoding depended on: more than `bytes` when the last one is undefined */
     bool cross;
-    bool once;   /* not to be found again: code in MMIO */
-    bool broken; /* its instructions were patched away */
+    bool once;          /* not to be found again: code in MMIO */
+    bool broken;        /* its instructions were patched away */
     struct insn insn[]; /* n of them, block_end(), and the code they were decoded from */
 };
 
@@ -49,7 +51,8 @@ struct jump_entry {
 };
 
 /*
- * Blocks by physical address: buckets of one cache line. A full bucket forgets a block, which is decoded again when it is wanted again.
+ * Blocks by physical address: buckets of one cache line. A full bucket forgets a block, which is decoded again when it
+ * is wanted again.
  */
 #define BLOCK_BUCKETS 8192u
 #define BLOCK_WAYS 8
@@ -64,9 +67,9 @@ struct soft_blocks {
     struct soft_block *running; /* its instructions are patched away when its page is written */
     uint8_t *arena;
     size_t used, size;
-    unsigned victim; /* way to forget next */
+    unsigned victim;                                 /* way to forget next */
     uint64_t built, revived, flushes, invalidations; /* statistics */
-    _Atomic uint32_t rom_gen;               /* of pages that are never written */
+    _Atomic uint32_t rom_gen;                        /* of pages that are never written */
     union {
         struct soft_block once; /* code in MMIO */
         uint8_t once_space[sizeof(struct soft_block) + 2 * sizeof(struct insn)];

@@ -1,6 +1,7 @@
 /*
- * From bytes to struct insn. Zydis parses; the table below says which handlers a mnemonic has; system and vector instructions are claimed by
- * their own files. What nobody claims raises #UD, so the instruction set is exactly what has a handler. Any thread.
+ * From bytes to struct insn. Zydis parses; the table below says which handlers a mnemonic has; system and vector
+ * instructions are claimed by their own files. What nobody claims raises #UD, so the instruction set is exactly what
+ * has a handler. Any thread.
  */
 #include <pthread.h>
 
@@ -11,6 +12,7 @@ struct row {
     uint8_t arg;
 };
 
+/* clang-format off */
 #define M(name) [ZYDIS_MNEMONIC_##name]
 static const struct row table[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     /* arithmetic and logic */
@@ -70,6 +72,7 @@ static const struct row table[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     M(CLFLUSHOPT) = {bind_misc}, M(CLWB) = {bind_misc}, M(RDRAND) = {bind_misc}, M(RDSEED) = {bind_misc}, M(BOUND) = {bind_misc},
 };
 #undef M
+/* clang-format on */
 
 /* The decoders by code size: 16-bit outside and inside protected mode, 32, 64. Set up once, constant afterwards. */
 static ZydisDecoder decoders[4];
@@ -251,10 +254,7 @@ int insn_decode(struct soft_cpu *c, const uint8_t *bytes, unsigned avail, uint32
             return i->len;
     }
     bool too_long = s == ZYDIS_STATUS_INSTRUCTION_TOO_LONG || s == ZYDIS_STATUS_NO_MORE_DATA;
-    *i = (struct insn){.fn = too_long ? insn_too_long : insn_undefined,
-                       .len = 1,
-                       .base = INSN_NOREG,
-                       .index = INSN_NOREG,
-                       .scale = 1};
+    *i = (struct insn){
+        .fn = too_long ? insn_too_long : insn_undefined, .len = 1, .base = INSN_NOREG, .index = INSN_NOREG, .scale = 1};
     return -1;
 }

@@ -1,6 +1,6 @@
 /*
- * The software engine as cpu/engine.h sees it: creation, signals from outside, the clock, statistics. It runs guests anywhere, without
- * privileges.
+ * The software engine as cpu/engine.h sees it: creation, signals from outside, the clock, statistics. It runs guests
+ * anywhere, without privileges.
  */
 #include <cpuid.h>
 #include <errno.h>
@@ -30,7 +30,8 @@ static void soft_probe(struct engine_probe *ret)
     *ret = (struct engine_probe){.usable = true, .why = "soft interprets guest code in user space"};
 }
 
-/* One moment by the TSC and by the clock. Of a few tries the shortest: in a longer one another process ran in between. */
+/* One moment by the TSC and by the clock. Of a few tries the shortest: in a longer one another process ran in between.
+ */
 struct tsc_sample {
     uint64_t tsc, ns;
 };
@@ -252,10 +253,11 @@ static void soft_info(struct engine *engine, char *buf, size_t size)
         if (!c)
             continue;
         int r = snprintf(buf + n, size - n,
-                         "vCPU %u: %llu instructions, %llu blocks decoded, %llu revived, %llu cache flushes, %llu pages rewritten, cache %zu KiB\n", k,
-                         (unsigned long long)c->insns, (unsigned long long)c->blocks->built, (unsigned long long)c->blocks->revived,
-                         (unsigned long long)c->blocks->flushes, (unsigned long long)c->blocks->invalidations,
-                         c->blocks->used / 1024);
+                         "vCPU %u: %llu instructions, %llu blocks decoded, %llu revived, %llu cache flushes, %llu "
+                         "pages rewritten, cache %zu KiB\n",
+                         k, (unsigned long long)c->insns, (unsigned long long)c->blocks->built,
+                         (unsigned long long)c->blocks->revived, (unsigned long long)c->blocks->flushes,
+                         (unsigned long long)c->blocks->invalidations, c->blocks->used / 1024);
         n += r > 0 ? (size_t)r : 0;
     }
 }

@@ -1,7 +1,7 @@
 /*
- * RFLAGS. The host is an x86 too: handlers let it compute the status flags by executing the guest's operation, and keep what LAHF (bits
- * 8..15) and SETO (bit 0) gave in c->cc. So even the flags that the manual leaves undefined are those of a real CPU. flags_get and
- * flags_set_status are for everybody; interp_*.c use cc itself.
+ * RFLAGS. The host is an x86 too: handlers let it compute the status flags by executing the guest's operation, and keep
+ * what LAHF (bits 8..15) and SETO (bit 0) gave in c->cc. So even the flags that the manual leaves undefined are those
+ * of a real CPU. flags_get and flags_set_status are for everybody; interp_*.c use cc itself.
  */
 #ifndef LODGE_CPU_SOFT_FLAGS_H
 #define LODGE_CPU_SOFT_FLAGS_H
@@ -32,8 +32,8 @@ static inline void flags_set_status(struct soft_cpu *c, uint32_t status)
     c->cc = (status & (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF)) << 8 | (status >> 11 & 1);
 }
 /*
- * Writes the bits of RFLAGS in `mask` (status flags included). The caller knows which ones privilege allows. Recomputes slow_step, MMU
- * mode (AC) and VM as needed; an IF that became 1 makes the run loop look for interrupts.
+ * Writes the bits of RFLAGS in `mask` (status flags included). The caller knows which ones privilege allows. Recomputes
+ * slow_step, MMU mode (AC) and VM as needed; an IF that became 1 makes the run loop look for interrupts.
  */
 void flags_write(struct soft_cpu *c, uint64_t value, uint64_t mask);
 

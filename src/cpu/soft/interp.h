@@ -1,6 +1,7 @@
 /*
- * What the interp_*.c files share: registers by number and size, the memory operand, host arithmetic with its flags. Everything here is
- * inlined with constant sizes into the handlers; where an instruction is rare, the size is a run-time value of the same functions.
+ * What the interp_*.c files share: registers by number and size, the memory operand, host arithmetic with its flags.
+ * Everything here is inlined with constant sizes into the handlers; where an instruction is rare, the size is a
+ * run-time value of the same functions.
  */
 #ifndef LODGE_CPU_SOFT_INTERP_H
 #define LODGE_CPU_SOFT_INTERP_H
@@ -18,10 +19,10 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 /* X(size in bytes, C type, signed C type, AT&T suffix) for the four operand sizes. */
-#define FOR_SIZES(X, ...)                                                                                               \
-    X(1, uint8_t, int8_t, "b", ##__VA_ARGS__)                                                                           \
-    X(2, uint16_t, int16_t, "w", ##__VA_ARGS__)                                                                         \
-    X(4, uint32_t, int32_t, "l", ##__VA_ARGS__)                                                                         \
+#define FOR_SIZES(X, ...)                                                                                              \
+    X(1, uint8_t, int8_t, "b", ##__VA_ARGS__)                                                                          \
+    X(2, uint16_t, int16_t, "w", ##__VA_ARGS__)                                                                        \
+    X(4, uint32_t, int32_t, "l", ##__VA_ARGS__)                                                                        \
     X(8, uint64_t, int64_t, "q", ##__VA_ARGS__)
 
 /* Index of an operand size in tables of handlers. */
@@ -161,8 +162,9 @@ MUST_CHECK INLINE int rm_store(struct soft_cpu *c, const struct insn *i, unsigne
 }
 
 /*
- * Read-modify-write of the r/m operand by rare instructions: rmw_begin() gives the old value and where the new one goes; rmw_end() writes
- * it. A LOCK prefix whose operand is no single host access holds split_lock between them; with one, the caller works on `host` itself.
+ * Read-modify-write of the r/m operand by rare instructions: rmw_begin() gives the old value and where the new one
+ * goes; rmw_end() writes it. A LOCK prefix whose operand is no single host access holds split_lock between them; with
+ * one, the caller works on `host` itself.
  */
 struct rmw {
     uint64_t lin;
@@ -276,16 +278,20 @@ INLINE bool cc_test(const struct soft_cpu *c, unsigned cond)
     return r ^ (cond & 1);
 }
 
-/* Handlers for a family of instructions: sets i->fn by the fields that decode.c filled in. False: undefined. `arg` from the table. */
+/* Handlers for a family of instructions: sets i->fn by the fields that decode.c filled in. False: undefined. `arg` from
+ * the table. */
 typedef bool insn_bind(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg);
-insn_bind bind_alu, bind_test, bind_incdec, bind_notneg, bind_mul, bind_div, bind_decimal;            /* interp_alu.c, interp_mul.c */
-insn_bind bind_shift, bind_shiftd, bind_bit, bind_bitscan, bind_bmi, bind_shiftx, bind_adx, bind_crc; /* interp_shift.c, interp_bit.c */
-insn_bind bind_mov, bind_movx, bind_lea, bind_xchg, bind_cmpxchg, bind_cmpxchgb, bind_cmov, bind_setcc, bind_movbe, bind_bswap,
-    bind_convert, bind_xlat, bind_xadd;                                                               /* interp_mov.c, interp_lock.c */
-insn_bind bind_jcc, bind_jmp, bind_call, bind_ret, bind_jcxz, bind_loop;                              /* interp_branch.c */
-insn_bind bind_push, bind_pop, bind_pushf, bind_popf, bind_pusha, bind_popa, bind_enter, bind_leave;  /* interp_stack.c */
-insn_bind bind_string, bind_stringio;                                                                 /* interp_string.c */
-insn_bind bind_misc;                                                                                  /* interp_misc.c */
+insn_bind bind_alu, bind_test, bind_incdec, bind_notneg, bind_mul, bind_div,
+    bind_decimal; /* interp_alu.c, interp_mul.c */
+insn_bind bind_shift, bind_shiftd, bind_bit, bind_bitscan, bind_bmi, bind_shiftx, bind_adx,
+    bind_crc; /* interp_shift.c, interp_bit.c */
+insn_bind bind_mov, bind_movx, bind_lea, bind_xchg, bind_cmpxchg, bind_cmpxchgb, bind_cmov, bind_setcc, bind_movbe,
+    bind_bswap, bind_convert, bind_xlat, bind_xadd;                      /* interp_mov.c, interp_lock.c */
+insn_bind bind_jcc, bind_jmp, bind_call, bind_ret, bind_jcxz, bind_loop; /* interp_branch.c */
+insn_bind bind_push, bind_pop, bind_pushf, bind_popf, bind_pusha, bind_popa, bind_enter,
+    bind_leave;                       /* interp_stack.c */
+insn_bind bind_string, bind_stringio; /* interp_string.c */
+insn_bind bind_misc;                  /* interp_misc.c */
 
 enum { ALU_ADD, ALU_OR, ALU_ADC, ALU_SBB, ALU_AND, ALU_SUB, ALU_XOR, ALU_CMP };
 

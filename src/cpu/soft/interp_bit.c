@@ -1,6 +1,7 @@
 /*
- * Bit instructions: BT BTS BTR BTC, BSF BSR TZCNT LZCNT POPCNT, BMI1 and BMI2 (but the shifts), ADCX ADOX, CRC32. The host executes the
- * operation itself, so its result and flags are exact; cpuid offers an extension only where the host has it.
+ * Bit instructions: BT BTS BTR BTC, BSF BSR TZCNT LZCNT POPCNT, BMI1 and BMI2 (but the shifts), ADCX ADOX, CRC32. The
+ * host executes the operation itself, so its result and flags are exact; cpuid offers an extension only where the host
+ * has it.
  */
 #include "cpu/soft/interp.h"
 
@@ -56,11 +57,11 @@ static int bit_m(struct soft_cpu *c, const struct insn *i)
         return INSN_FAULT;
     if (host && (i->flags & INSN_F_LOCK)) {
         switch (i->opsize) {
-#define LOCKED(n, T, S, sfx)                                                                                            \
-    case n:                                                                                                             \
-        v = kind == BIT_SET     ? __atomic_fetch_or((T *)host, (T)mask, __ATOMIC_SEQ_CST)                               \
-            : kind == BIT_RESET ? __atomic_fetch_and((T *)host, (T)~mask, __ATOMIC_SEQ_CST)                             \
-                                : __atomic_fetch_xor((T *)host, (T)mask, __ATOMIC_SEQ_CST);                             \
+#define LOCKED(n, T, S, sfx)                                                                                           \
+    case n:                                                                                                            \
+        v = kind == BIT_SET     ? __atomic_fetch_or((T *)host, (T)mask, __ATOMIC_SEQ_CST)                              \
+            : kind == BIT_RESET ? __atomic_fetch_and((T *)host, (T)~mask, __ATOMIC_SEQ_CST)                            \
+                                : __atomic_fetch_xor((T *)host, (T)mask, __ATOMIC_SEQ_CST);                            \
         break;
             LOCKED(2, uint16_t, , )
             LOCKED(4, uint32_t, , )
@@ -91,23 +92,23 @@ bool bind_bit(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
 }
 
 /* One-operand bit counting on the host: BSF and BSR leave the destination alone when the source is 0. */
-#define SCAN(name, op)                                                                                                  \
-    static int name(struct soft_cpu *c, const struct insn *i)                                                           \
-    {                                                                                                                   \
-        uint64_t src;                                                                                                   \
-        if (rm_load(c, i, i->opsize, &src))                                                                             \
-            return INSN_FAULT;                                                                                          \
-        uint64_t d = c->gpr[i->reg];                                                                                    \
-        uint32_t ax = c->cc;                                                                                            \
-        if (i->opsize == 8)                                                                                             \
-            __asm__(CC_RESTORE op "q %2, %0" CC_SAVE : "+&r"(d), "+&a"(ax) : "r"(src) : "cc");                          \
-        else if (i->opsize == 4)                                                                                        \
-            __asm__(CC_RESTORE op "l %k2, %k0" CC_SAVE : "+&r"(d), "+&a"(ax) : "r"(src) : "cc");                        \
-        else                                                                                                            \
-            __asm__(CC_RESTORE op "w %w2, %w0" CC_SAVE : "+&r"(d), "+&a"(ax) : "r"(src) : "cc");                        \
-        c->gpr[i->reg] = d;                                                                                             \
-        c->cc = ax;                                                                                                     \
-        return INSN_NEXT;                                                                                               \
+#define SCAN(name, op)                                                                                                 \
+    static int name(struct soft_cpu *c, const struct insn *i)                                                          \
+    {                                                                                                                  \
+        uint64_t src;                                                                                                  \
+        if (rm_load(c, i, i->opsize, &src))                                                                            \
+            return INSN_FAULT;                                                                                         \
+        uint64_t d = c->gpr[i->reg];                                                                                   \
+        uint32_t ax = c->cc;                                                                                           \
+        if (i->opsize == 8)                                                                                            \
+            __asm__(CC_RESTORE op "q %2, %0" CC_SAVE : "+&r"(d), "+&a"(ax) : "r"(src) : "cc");                         \
+        else if (i->opsize == 4)                                                                                       \
+            __asm__(CC_RESTORE op "l %k2, %k0" CC_SAVE : "+&r"(d), "+&a"(ax) : "r"(src) : "cc");                       \
+        else                                                                                                           \
+            __asm__(CC_RESTORE op "w %w2, %w0" CC_SAVE : "+&r"(d), "+&a"(ax) : "r"(src) : "cc");                       \
+        c->gpr[i->reg] = d;                                                                                            \
+        c->cc = ax;                                                                                                    \
+        return INSN_NEXT;                                                                                              \
     }
 SCAN(scan_bsf, "bsf")
 SCAN(scan_bsr, "bsr")
@@ -123,27 +124,27 @@ bool bind_bitscan(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg
 }
 
 /*
- * BMI with a VEX prefix. Three-operand forms: destination, first and second source differ by instruction, so each handler names them.
- * aux is VEX.vvvv.
+ * BMI with a VEX prefix. Three-operand forms: destination, first and second source differ by instruction, so each
+ * handler names them. aux is VEX.vvvv.
  */
-#define BMI(name, op, out, in1, in2, reads_rm_first)                                                                    \
-    static int name(struct soft_cpu *c, const struct insn *i)                                                           \
-    {                                                                                                                   \
-        uint64_t rm, d;                                                                                                 \
-        if (rm_load(c, i, i->opsize, &rm))                                                                              \
-            return INSN_FAULT;                                                                                          \
-        uint64_t v = c->gpr[i->aux];                                                                                    \
-        uint32_t ax = c->cc;                                                                                            \
-        if (i->opsize == 8)                                                                                             \
-            __asm__(CC_RESTORE op "q %" in1 ", %" in2 ", %0" CC_SAVE : "=&r"(d), "+&a"(ax) : "r"(rm), "r"(v) : "cc");   \
-        else                                                                                                            \
-            __asm__(CC_RESTORE op "l %k" in1 ", %k" in2 ", %k0" CC_SAVE                                                 \
-                    : "=&r"(d), "+&a"(ax)                                                                               \
-                    : "r"(rm), "r"(v)                                                                                   \
-                    : "cc");                                                                                            \
-        reg_set(c, out, i->opsize, d);                                                                                  \
-        c->cc = ax;                                                                                                     \
-        return INSN_NEXT;                                                                                               \
+#define BMI(name, op, out, in1, in2, reads_rm_first)                                                                   \
+    static int name(struct soft_cpu *c, const struct insn *i)                                                          \
+    {                                                                                                                  \
+        uint64_t rm, d;                                                                                                \
+        if (rm_load(c, i, i->opsize, &rm))                                                                             \
+            return INSN_FAULT;                                                                                         \
+        uint64_t v = c->gpr[i->aux];                                                                                   \
+        uint32_t ax = c->cc;                                                                                           \
+        if (i->opsize == 8)                                                                                            \
+            __asm__(CC_RESTORE op "q %" in1 ", %" in2 ", %0" CC_SAVE : "=&r"(d), "+&a"(ax) : "r"(rm), "r"(v) : "cc");  \
+        else                                                                                                           \
+            __asm__(CC_RESTORE op "l %k" in1 ", %k" in2 ", %k0" CC_SAVE                                                \
+                    : "=&r"(d), "+&a"(ax)                                                                              \
+                    : "r"(rm), "r"(v)                                                                                  \
+                    : "cc");                                                                                           \
+        reg_set(c, out, i->opsize, d);                                                                                 \
+        c->cc = ax;                                                                                                    \
+        return INSN_NEXT;                                                                                              \
     }
 /* AT&T order: second source, first source, destination; operand 2 is r/m, 3 is vvvv. */
 BMI(bmi_andn, "andn", i->reg, "2", "3", )
@@ -152,20 +153,20 @@ BMI(bmi_bzhi, "bzhi", i->reg, "3", "2", )
 BMI(bmi_pdep, "pdep", i->reg, "2", "3", )
 BMI(bmi_pext, "pext", i->reg, "2", "3", )
 
-#define BLS(name, op)                                                                                                   \
-    static int name(struct soft_cpu *c, const struct insn *i)                                                           \
-    {                                                                                                                   \
-        uint64_t rm, d;                                                                                                 \
-        if (rm_load(c, i, i->opsize, &rm))                                                                              \
-            return INSN_FAULT;                                                                                          \
-        uint32_t ax = c->cc;                                                                                            \
-        if (i->opsize == 8)                                                                                             \
-            __asm__(CC_RESTORE op "q %2, %0" CC_SAVE : "=&r"(d), "+&a"(ax) : "r"(rm) : "cc");                           \
-        else                                                                                                            \
-            __asm__(CC_RESTORE op "l %k2, %k0" CC_SAVE : "=&r"(d), "+&a"(ax) : "r"(rm) : "cc");                         \
-        reg_set(c, i->aux, i->opsize, d);                                                                               \
-        c->cc = ax;                                                                                                     \
-        return INSN_NEXT;                                                                                               \
+#define BLS(name, op)                                                                                                  \
+    static int name(struct soft_cpu *c, const struct insn *i)                                                          \
+    {                                                                                                                  \
+        uint64_t rm, d;                                                                                                \
+        if (rm_load(c, i, i->opsize, &rm))                                                                             \
+            return INSN_FAULT;                                                                                         \
+        uint32_t ax = c->cc;                                                                                           \
+        if (i->opsize == 8)                                                                                            \
+            __asm__(CC_RESTORE op "q %2, %0" CC_SAVE : "=&r"(d), "+&a"(ax) : "r"(rm) : "cc");                          \
+        else                                                                                                           \
+            __asm__(CC_RESTORE op "l %k2, %k0" CC_SAVE : "=&r"(d), "+&a"(ax) : "r"(rm) : "cc");                        \
+        reg_set(c, i->aux, i->opsize, d);                                                                              \
+        c->cc = ax;                                                                                                    \
+        return INSN_NEXT;                                                                                              \
     }
 BLS(bmi_blsi, "blsi")
 BLS(bmi_blsr, "blsr")

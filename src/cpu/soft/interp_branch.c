@@ -1,4 +1,5 @@
-/* Near branches: Jcc JMP CALL RET JrCXZ LOOP. Far ones are in sys_*.c. A branch target outside the code segment faults at the branch. */
+/* Near branches: Jcc JMP CALL RET JrCXZ LOOP. Far ones are in sys_*.c. A branch target outside the code segment faults
+ * at the branch. */
 #include "cpu/soft/interp.h"
 #include "cpu/soft/interp_stack.h"
 
@@ -25,14 +26,15 @@ INLINE int jump_relative(struct soft_cpu *c, const struct insn *i)
     return INSN_NEAR;
 }
 
-#define JCC(n)                                                                                                          \
-    static int jcc_##n(struct soft_cpu *c, const struct insn *i)                                                        \
-    {                                                                                                                   \
-        return cc_test(c, n) ? jump_relative(c, i) : INSN_FALL;                                                         \
+#define JCC(n)                                                                                                         \
+    static int jcc_##n(struct soft_cpu *c, const struct insn *i)                                                       \
+    {                                                                                                                  \
+        return cc_test(c, n) ? jump_relative(c, i) : INSN_FALL;                                                        \
     }
-JCC(0) JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14) JCC(15)
+JCC(0)
+JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14) JCC(15)
 
-bool bind_jcc(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
+    bool bind_jcc(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
 {
     static insn_fn *const t[] = {jcc_0, jcc_1, jcc_2,  jcc_3,  jcc_4,  jcc_5,  jcc_6,  jcc_7,
                                  jcc_8, jcc_9, jcc_10, jcc_11, jcc_12, jcc_13, jcc_14, jcc_15};

@@ -1,6 +1,7 @@
 /*
- * XCHG XADD CMPXCHG CMPXCHG8B CMPXCHG16B: the instructions made for locking. With a LOCK prefix (XCHG: always) they are host locked
- * instructions on guest RAM; where that is no single host access, soft->split_lock makes them exclude each other.
+ * XCHG XADD CMPXCHG CMPXCHG8B CMPXCHG16B: the instructions made for locking. With a LOCK prefix (XCHG: always) they are
+ * host locked instructions on guest RAM; where that is no single host access, soft->split_lock makes them exclude each
+ * other.
  */
 #include "cpu/soft/interp.h"
 
@@ -64,18 +65,20 @@ bool bind_xchg(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
     return true;
 }
 
-#define XADD_OP(n, T, S, sfx)                                                                                           \
-    case n: {                                                                                                           \
-        T a = v, b = reg_get(c, i->reg, n);                                                                             \
-        __asm__("add" sfx " %2, %0" CC_SAVE : "+&r"(a), "=&a"(ax) : "r"(b) : "cc");                                     \
-        sum = a;                                                                                                        \
-        break;                                                                                                          \
+#define XADD_OP(n, T, S, sfx)                                                                                          \
+    case n: {                                                                                                          \
+        T a = v, b = reg_get(c, i->reg, n);                                                                            \
+        __asm__("add" sfx " %2, %0" CC_SAVE : "+&r"(a), "=&a"(ax) : "r"(b) : "cc");                                    \
+        sum = a;                                                                                                       \
+        break;                                                                                                         \
     }
 static uint64_t add_flags(struct soft_cpu *c, const struct insn *i, uint64_t v, uint16_t *cc)
 {
     uint32_t ax = 0;
     uint64_t sum = 0;
-    switch (i->opsize) { FOR_SIZES(XADD_OP) }
+    switch (i->opsize) {
+        FOR_SIZES(XADD_OP)
+    }
     *cc = ax;
     return sum;
 }
@@ -101,12 +104,15 @@ static int xadd_m(struct soft_cpu *c, const struct insn *i)
     return INSN_NEXT;
 }
 
-#define XADD_LOCKED(n, T, S, sfx)                                                                                       \
-    case n: {                                                                                                           \
-        T b = v;                                                                                                        \
-        __asm__ volatile("lock; xadd" sfx " %1, %0" CC_SAVE : "+m"(*(T *)m.host), "+&r"(b), "=&a"(ax) : : "cc", "memory"); \
-        v = b;                                                                                                          \
-        break;                                                                                                          \
+#define XADD_LOCKED(n, T, S, sfx)                                                                                      \
+    case n: {                                                                                                          \
+        T b = v;                                                                                                       \
+        __asm__ volatile("lock; xadd" sfx " %1, %0" CC_SAVE                                                            \
+                         : "+m"(*(T *)m.host), "+&r"(b), "=&a"(ax)                                                     \
+                         :                                                                                             \
+                         : "cc", "memory");                                                                            \
+        v = b;                                                                                                         \
+        break;                                                                                                         \
     }
 static int xadd_lock(struct soft_cpu *c, const struct insn *i)
 {
@@ -117,7 +123,9 @@ static int xadd_lock(struct soft_cpu *c, const struct insn *i)
         return split_locked(c, i, xadd_m);
     uint64_t v = reg_get(c, i->reg, i->opsize);
     uint32_t ax = 0;
-    switch (i->opsize) { FOR_SIZES(XADD_LOCKED) }
+    switch (i->opsize) {
+        FOR_SIZES(XADD_LOCKED)
+    }
     reg_set(c, i->reg, i->opsize, v);
     c->cc = ax;
     return INSN_NEXT;
@@ -130,18 +138,20 @@ bool bind_xadd(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
 }
 
 /* CMPXCHG on a local copy: *v is the destination; flags to *cc; true when the accumulator is to take *v. */
-#define CMPXCHG_OP(n, T, S, sfx)                                                                                        \
-    case n: {                                                                                                           \
-        T dst = *v, acc = reg_get(c, RAX, n), src = reg_get(c, i->reg, n);                                              \
-        __asm__("cmp" sfx " %2, %1" CC_SAVE : "=&a"(ax) : "r"(acc), "r"(dst) : "cc");                                   \
-        if (acc == dst)                                                                                                 \
-            *v = src;                                                                                                   \
-        break;                                                                                                          \
+#define CMPXCHG_OP(n, T, S, sfx)                                                                                       \
+    case n: {                                                                                                          \
+        T dst = *v, acc = reg_get(c, RAX, n), src = reg_get(c, i->reg, n);                                             \
+        __asm__("cmp" sfx " %2, %1" CC_SAVE : "=&a"(ax) : "r"(acc), "r"(dst) : "cc");                                  \
+        if (acc == dst)                                                                                                \
+            *v = src;                                                                                                  \
+        break;                                                                                                         \
     }
 static bool cmpxchg_value(struct soft_cpu *c, const struct insn *i, uint64_t *v, uint16_t *cc)
 {
     uint32_t ax = 0;
-    switch (i->opsize) { FOR_SIZES(CMPXCHG_OP) }
+    switch (i->opsize) {
+        FOR_SIZES(CMPXCHG_OP)
+    }
     *cc = ax;
     return !(ax & CC_Z);
 }
@@ -184,13 +194,16 @@ static int cmpxchg_lock(struct soft_cpu *c, const struct insn *i)
     uint64_t seen = acc;
     switch (i->opsize) {
     case 1:
-        __atomic_compare_exchange_n((uint8_t *)m.host, (uint8_t *)&seen, src, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        __atomic_compare_exchange_n((uint8_t *)m.host, (uint8_t *)&seen, src, false, __ATOMIC_SEQ_CST,
+                                    __ATOMIC_SEQ_CST);
         break;
     case 2:
-        __atomic_compare_exchange_n((uint16_t *)m.host, (uint16_t *)&seen, src, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        __atomic_compare_exchange_n((uint16_t *)m.host, (uint16_t *)&seen, src, false, __ATOMIC_SEQ_CST,
+                                    __ATOMIC_SEQ_CST);
         break;
     case 4:
-        __atomic_compare_exchange_n((uint32_t *)m.host, (uint32_t *)&seen, src, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        __atomic_compare_exchange_n((uint32_t *)m.host, (uint32_t *)&seen, src, false, __ATOMIC_SEQ_CST,
+                                    __ATOMIC_SEQ_CST);
         break;
     default:
         __atomic_compare_exchange_n((uint64_t *)m.host, &seen, src, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);

@@ -69,22 +69,23 @@ static int mfence(struct soft_cpu *c, const struct insn *i)
     return INSN_NEXT;
 }
 
-/* CLFLUSH, CLFLUSHOPT, CLWB: caches are the host's; what the guest can see is that the address is checked as for a load of one byte. */
+/* CLFLUSH, CLFLUSHOPT, CLWB: caches are the host's; what the guest can see is that the address is checked as for a load
+ * of one byte. */
 static int cache_line(struct soft_cpu *c, const struct insn *i)
 {
     uint64_t v;
     return mem_load(c, i, 1, &v) ? INSN_FAULT : INSN_NEXT;
 }
 
-#define RANDOM(name, op)                                                                                                \
-    static int name(struct soft_cpu *c, const struct insn *i)                                                           \
-    {                                                                                                                   \
-        uint64_t v;                                                                                                     \
-        bool ok;                                                                                                        \
-        __asm__ volatile(op " %0\n\tsetc %1" : "=r"(v), "=q"(ok) : : "cc");                                             \
-        reg_set(c, i->rm, i->opsize, ok ? v : 0);                                                                       \
-        c->cc = ok ? CC_C : 0;                                                                                          \
-        return INSN_NEXT;                                                                                               \
+#define RANDOM(name, op)                                                                                               \
+    static int name(struct soft_cpu *c, const struct insn *i)                                                          \
+    {                                                                                                                  \
+        uint64_t v;                                                                                                    \
+        bool ok;                                                                                                       \
+        __asm__ volatile(op " %0\n\tsetc %1" : "=r"(v), "=q"(ok) : : "cc");                                            \
+        reg_set(c, i->rm, i->opsize, ok ? v : 0);                                                                      \
+        c->cc = ok ? CC_C : 0;                                                                                         \
+        return INSN_NEXT;                                                                                              \
     }
 RANDOM(rdrand_r, "rdrand")
 RANDOM(rdseed_r, "rdseed")

@@ -1,41 +1,44 @@
 /*
- * Data movement between registers and memory: MOV MOVZX MOVSX MOVSXD LEA XCHG(register) CMOV SETcc MOVBE BSWAP CBW CWD XLAT. The vCPU's
- * thread; contract in insn.h.
+ * Data movement between registers and memory: MOV MOVZX MOVSX MOVSXD LEA XCHG(register) CMOV SETcc MOVBE BSWAP CBW CWD
+ * XLAT. The vCPU's thread; contract in insn.h.
  */
 #include "cpu/soft/interp.h"
 
-#define BY_SIZE(f) {f##_1, f##_2, f##_4, f##_8}
+#define BY_SIZE(f)                                                                                                     \
+    {                                                                                                                  \
+        f##_1, f##_2, f##_4, f##_8                                                                                     \
+    }
 
-#define MOV_HANDLERS(n, T, S, sfx)                                                                                      \
-    static int mov_rr_##n(struct soft_cpu *c, const struct insn *i)                                                     \
-    {                                                                                                                   \
-        reg_set(c, i->rm, n, reg_get(c, i->reg, n));                                                                    \
-        return INSN_NEXT;                                                                                               \
-    }                                                                                                                   \
-    static int mov_ri_##n(struct soft_cpu *c, const struct insn *i)                                                     \
-    {                                                                                                                   \
-        reg_set(c, i->rm, n, i->imm);                                                                                   \
-        return INSN_NEXT;                                                                                               \
-    }                                                                                                                   \
-    static int mov_rm_##n(struct soft_cpu *c, const struct insn *i)                                                     \
-    {                                                                                                                   \
-        uint64_t v;                                                                                                     \
-        if (unlikely(mem_load(c, i, n, &v)))                                                                            \
-            return INSN_FAULT;                                                                                          \
-        reg_set(c, i->reg, n, v);                                                                                       \
-        return INSN_NEXT;                                                                                               \
-    }                                                                                                                   \
-    static int mov_mr_##n(struct soft_cpu *c, const struct insn *i)                                                     \
-    {                                                                                                                   \
-        if (unlikely(mem_store(c, i, n, reg_get(c, i->reg, n))))                                                        \
-            return INSN_FAULT;                                                                                          \
-        return INSN_NEXT;                                                                                               \
-    }                                                                                                                   \
-    static int mov_mi_##n(struct soft_cpu *c, const struct insn *i)                                                     \
-    {                                                                                                                   \
-        if (unlikely(mem_store(c, i, n, i->imm)))                                                                       \
-            return INSN_FAULT;                                                                                          \
-        return INSN_NEXT;                                                                                               \
+#define MOV_HANDLERS(n, T, S, sfx)                                                                                     \
+    static int mov_rr_##n(struct soft_cpu *c, const struct insn *i)                                                    \
+    {                                                                                                                  \
+        reg_set(c, i->rm, n, reg_get(c, i->reg, n));                                                                   \
+        return INSN_NEXT;                                                                                              \
+    }                                                                                                                  \
+    static int mov_ri_##n(struct soft_cpu *c, const struct insn *i)                                                    \
+    {                                                                                                                  \
+        reg_set(c, i->rm, n, i->imm);                                                                                  \
+        return INSN_NEXT;                                                                                              \
+    }                                                                                                                  \
+    static int mov_rm_##n(struct soft_cpu *c, const struct insn *i)                                                    \
+    {                                                                                                                  \
+        uint64_t v;                                                                                                    \
+        if (unlikely(mem_load(c, i, n, &v)))                                                                           \
+            return INSN_FAULT;                                                                                         \
+        reg_set(c, i->reg, n, v);                                                                                      \
+        return INSN_NEXT;                                                                                              \
+    }                                                                                                                  \
+    static int mov_mr_##n(struct soft_cpu *c, const struct insn *i)                                                    \
+    {                                                                                                                  \
+        if (unlikely(mem_store(c, i, n, reg_get(c, i->reg, n))))                                                       \
+            return INSN_FAULT;                                                                                         \
+        return INSN_NEXT;                                                                                              \
+    }                                                                                                                  \
+    static int mov_mi_##n(struct soft_cpu *c, const struct insn *i)                                                    \
+    {                                                                                                                  \
+        if (unlikely(mem_store(c, i, n, i->imm)))                                                                      \
+            return INSN_FAULT;                                                                                         \
+        return INSN_NEXT;                                                                                              \
     }
 FOR_SIZES(MOV_HANDLERS)
 
@@ -90,19 +93,19 @@ bool bind_mov(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
 }
 
 /* MOVZX, MOVSX, MOVSXD: name, destination size, source size, conversion. */
-#define MOVX_HANDLERS(name, to, from, conv)                                                                             \
-    static int name##_r_##to##from(struct soft_cpu *c, const struct insn *i)                                            \
-    {                                                                                                                   \
-        reg_set(c, i->reg, to, conv(reg_get(c, i->rm, from)));                                                          \
-        return INSN_NEXT;                                                                                               \
-    }                                                                                                                   \
-    static int name##_m_##to##from(struct soft_cpu *c, const struct insn *i)                                            \
-    {                                                                                                                   \
-        uint64_t v;                                                                                                     \
-        if (unlikely(mem_load(c, i, from, &v)))                                                                         \
-            return INSN_FAULT;                                                                                          \
-        reg_set(c, i->reg, to, conv(v));                                                                                \
-        return INSN_NEXT;                                                                                               \
+#define MOVX_HANDLERS(name, to, from, conv)                                                                            \
+    static int name##_r_##to##from(struct soft_cpu *c, const struct insn *i)                                           \
+    {                                                                                                                  \
+        reg_set(c, i->reg, to, conv(reg_get(c, i->rm, from)));                                                         \
+        return INSN_NEXT;                                                                                              \
+    }                                                                                                                  \
+    static int name##_m_##to##from(struct soft_cpu *c, const struct insn *i)                                           \
+    {                                                                                                                  \
+        uint64_t v;                                                                                                    \
+        if (unlikely(mem_load(c, i, from, &v)))                                                                        \
+            return INSN_FAULT;                                                                                         \
+        reg_set(c, i->reg, to, conv(v));                                                                               \
+        return INSN_NEXT;                                                                                              \
     }
 #define PLAIN(v) (v)
 #define SIGNED8(v) ((uint64_t)(int64_t)(int8_t)(v))
@@ -198,19 +201,19 @@ bool bind_lea(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
 }
 
 /* A false CMOVcc still reads its operand, and clears the upper half of a 32-bit destination. */
-#define CMOV_HANDLERS(n)                                                                                                \
-    static int cmov_r_##n(struct soft_cpu *c, const struct insn *i)                                                     \
-    {                                                                                                                   \
-        reg_set(c, i->reg, n, reg_get(c, cc_test(c, i->aux) ? i->rm : i->reg, n));                                      \
-        return INSN_NEXT;                                                                                               \
-    }                                                                                                                   \
-    static int cmov_m_##n(struct soft_cpu *c, const struct insn *i)                                                     \
-    {                                                                                                                   \
-        uint64_t v;                                                                                                     \
-        if (unlikely(mem_load(c, i, n, &v)))                                                                            \
-            return INSN_FAULT;                                                                                          \
-        reg_set(c, i->reg, n, cc_test(c, i->aux) ? v : reg_get(c, i->reg, n));                                          \
-        return INSN_NEXT;                                                                                               \
+#define CMOV_HANDLERS(n)                                                                                               \
+    static int cmov_r_##n(struct soft_cpu *c, const struct insn *i)                                                    \
+    {                                                                                                                  \
+        reg_set(c, i->reg, n, reg_get(c, cc_test(c, i->aux) ? i->rm : i->reg, n));                                     \
+        return INSN_NEXT;                                                                                              \
+    }                                                                                                                  \
+    static int cmov_m_##n(struct soft_cpu *c, const struct insn *i)                                                    \
+    {                                                                                                                  \
+        uint64_t v;                                                                                                    \
+        if (unlikely(mem_load(c, i, n, &v)))                                                                           \
+            return INSN_FAULT;                                                                                         \
+        reg_set(c, i->reg, n, cc_test(c, i->aux) ? v : reg_get(c, i->reg, n));                                         \
+        return INSN_NEXT;                                                                                              \
     }
 CMOV_HANDLERS(2)
 CMOV_HANDLERS(4)

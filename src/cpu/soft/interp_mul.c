@@ -2,56 +2,56 @@
 #include "cpu/soft/interp.h"
 
 /* One-operand multiplication: RDX:RAX = RAX * src on the host, flags and all. arg: 0 MUL, 1 IMUL. */
-#define MUL_WIDE(name, op)                                                                                              \
-    static int name(struct soft_cpu *c, const struct insn *i)                                                           \
-    {                                                                                                                   \
-        uint64_t v, a = c->gpr[RAX], d = 0;                                                                             \
-        uint16_t f;                                                                                                     \
-        if (rm_load(c, i, i->opsize, &v))                                                                               \
-            return INSN_FAULT;                                                                                          \
-        switch (i->opsize) {                                                                                            \
-        case 1:                                                                                                         \
-            __asm__(op "b %b2\n\tmovzwl %%ax, %k1" CC_SAVE : "+a"(a), "=&r"(d) : "r"(v) : "cc");                        \
-            f = a;                                                                                                      \
-            reg_set(c, RAX, 2, d);                                                                                      \
-            break;                                                                                                      \
-        case 2:                                                                                                         \
-            __asm__(op "w %w3\n\tmovzwl %%ax, %k2" CC_SAVE : "+a"(a), "=&d"(d), "=&r"(v) : "2"(v) : "cc");              \
-            f = a;                                                                                                      \
-            reg_set(c, RAX, 2, v);                                                                                      \
-            reg_set(c, RDX, 2, d);                                                                                      \
-            break;                                                                                                      \
-        case 4:                                                                                                         \
-            __asm__(op "l %k3\n\tmovl %%eax, %k2" CC_SAVE : "+a"(a), "=&d"(d), "=&r"(v) : "2"(v) : "cc");               \
-            f = a;                                                                                                      \
-            reg_set(c, RAX, 4, v);                                                                                      \
-            reg_set(c, RDX, 4, d);                                                                                      \
-            break;                                                                                                      \
-        default:                                                                                                        \
-            __asm__(op "q %3\n\tmovq %%rax, %2" CC_SAVE : "+a"(a), "=&d"(d), "=&r"(v) : "2"(v) : "cc");                 \
-            f = a;                                                                                                      \
-            c->gpr[RAX] = v;                                                                                            \
-            c->gpr[RDX] = d;                                                                                            \
-        }                                                                                                               \
-        c->cc = f;                                                                                                      \
-        return INSN_NEXT;                                                                                               \
+#define MUL_WIDE(name, op)                                                                                             \
+    static int name(struct soft_cpu *c, const struct insn *i)                                                          \
+    {                                                                                                                  \
+        uint64_t v, a = c->gpr[RAX], d = 0;                                                                            \
+        uint16_t f;                                                                                                    \
+        if (rm_load(c, i, i->opsize, &v))                                                                              \
+            return INSN_FAULT;                                                                                         \
+        switch (i->opsize) {                                                                                           \
+        case 1:                                                                                                        \
+            __asm__(op "b %b2\n\tmovzwl %%ax, %k1" CC_SAVE : "+a"(a), "=&r"(d) : "r"(v) : "cc");                       \
+            f = a;                                                                                                     \
+            reg_set(c, RAX, 2, d);                                                                                     \
+            break;                                                                                                     \
+        case 2:                                                                                                        \
+            __asm__(op "w %w3\n\tmovzwl %%ax, %k2" CC_SAVE : "+a"(a), "=&d"(d), "=&r"(v) : "2"(v) : "cc");             \
+            f = a;                                                                                                     \
+            reg_set(c, RAX, 2, v);                                                                                     \
+            reg_set(c, RDX, 2, d);                                                                                     \
+            break;                                                                                                     \
+        case 4:                                                                                                        \
+            __asm__(op "l %k3\n\tmovl %%eax, %k2" CC_SAVE : "+a"(a), "=&d"(d), "=&r"(v) : "2"(v) : "cc");              \
+            f = a;                                                                                                     \
+            reg_set(c, RAX, 4, v);                                                                                     \
+            reg_set(c, RDX, 4, d);                                                                                     \
+            break;                                                                                                     \
+        default:                                                                                                       \
+            __asm__(op "q %3\n\tmovq %%rax, %2" CC_SAVE : "+a"(a), "=&d"(d), "=&r"(v) : "2"(v) : "cc");                \
+            f = a;                                                                                                     \
+            c->gpr[RAX] = v;                                                                                           \
+            c->gpr[RDX] = d;                                                                                           \
+        }                                                                                                              \
+        c->cc = f;                                                                                                     \
+        return INSN_NEXT;                                                                                              \
     }
 MUL_WIDE(mul_wide, "mul")
 MUL_WIDE(imul_wide, "imul")
 
 /* Two and three operands. */
-#define IMUL_REG(n, T, sfx)                                                                                             \
-    static int imul_##n(struct soft_cpu *c, const struct insn *i)                                                       \
-    {                                                                                                                   \
-        uint64_t v;                                                                                                     \
-        if (rm_load(c, i, n, &v))                                                                                       \
-            return INSN_FAULT;                                                                                          \
-        T a = v, b = i->aux ? i->imm : reg_get(c, i->reg, n);                                                           \
-        uint32_t ax;                                                                                                    \
-        __asm__("imul" sfx " %2, %0" CC_SAVE : "+&r"(a), "=&a"(ax) : "r"(b) : "cc");                                    \
-        reg_set(c, i->reg, n, a);                                                                                       \
-        c->cc = ax;                                                                                                     \
-        return INSN_NEXT;                                                                                               \
+#define IMUL_REG(n, T, sfx)                                                                                            \
+    static int imul_##n(struct soft_cpu *c, const struct insn *i)                                                      \
+    {                                                                                                                  \
+        uint64_t v;                                                                                                    \
+        if (rm_load(c, i, n, &v))                                                                                      \
+            return INSN_FAULT;                                                                                         \
+        T a = v, b = i->aux ? i->imm : reg_get(c, i->reg, n);                                                          \
+        uint32_t ax;                                                                                                   \
+        __asm__("imul" sfx " %2, %0" CC_SAVE : "+&r"(a), "=&a"(ax) : "r"(b) : "cc");                                   \
+        reg_set(c, i->reg, n, a);                                                                                      \
+        c->cc = ax;                                                                                                    \
+        return INSN_NEXT;                                                                                              \
     }
 IMUL_REG(2, uint16_t, "w")
 IMUL_REG(4, uint32_t, "l")
@@ -68,7 +68,8 @@ bool bind_mul(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
     return true;
 }
 
-/* The dividend RDX:RAX (AX for bytes); #DE when the quotient does not fit. Flags are left as they are, as Intel's CPUs do. */
+/* The dividend RDX:RAX (AX for bytes); #DE when the quotient does not fit. Flags are left as they are, as Intel's CPUs
+ * do. */
 static int div_unsigned(struct soft_cpu *c, const struct insn *i)
 {
     unsigned n = i->opsize, bits = n * 8;
@@ -113,7 +114,7 @@ static int div_signed(struct soft_cpu *c, const struct insn *i)
         __int128 a = (__int128)((unsigned __int128)c->gpr[RDX] << 64 | c->gpr[RAX]);
         int64_t v = (int64_t)u;
         if (v == -1) { /* the minimum has no negative */
-            __int128 q = (__int128) - (unsigned __int128)a;
+            __int128 q = (__int128)-(unsigned __int128)a;
             if (q != (int64_t)q)
                 return exc_raise(c, EXC_DE);
             c->gpr[RAX] = (uint64_t)q;

@@ -1,40 +1,43 @@
 /*
- * ROL ROR RCL RCR SHL SHR SAR, SHLD SHRD, and BMI2's flagless RORX SARX SHLX SHRX. The host executes the very operation with the guest's
- * flags loaded, so that a count of 0 and the undefined flags are as on hardware.
+ * ROL ROR RCL RCR SHL SHR SAR, SHLD SHRD, and BMI2's flagless RORX SARX SHLX SHRX. The host executes the very operation
+ * with the guest's flags loaded, so that a count of 0 and the undefined flags are as on hardware.
  */
 #include "cpu/soft/interp.h"
 
-#define BY_SIZE(f) {f##_1, f##_2, f##_4, f##_8}
+#define BY_SIZE(f)                                                                                                     \
+    {                                                                                                                  \
+        f##_1, f##_2, f##_4, f##_8                                                                                     \
+    }
 
-#define SHIFT_OP(n, T, S, sfx, op)                                                                                      \
-    INLINE T op##_##n(T a, uint8_t count, uint16_t *cc)                                                                 \
-    {                                                                                                                   \
-        uint32_t ax = *cc;                                                                                              \
-        __asm__(CC_RESTORE #op sfx " %%cl, %0" CC_SAVE : "+&r"(a), "+&a"(ax) : "c"(count) : "cc");                      \
-        *cc = ax;                                                                                                       \
-        return a;                                                                                                       \
-    }                                                                                                                   \
-    static int op##_r_i_##n(struct soft_cpu *c, const struct insn *i)                                                   \
-    {                                                                                                                   \
-        reg_set(c, i->rm, n, op##_##n(reg_get(c, i->rm, n), i->imm, &c->cc));                                           \
-        return INSN_NEXT;                                                                                               \
-    }                                                                                                                   \
-    static int op##_r_c_##n(struct soft_cpu *c, const struct insn *i)                                                   \
-    {                                                                                                                   \
-        reg_set(c, i->rm, n, op##_##n(reg_get(c, i->rm, n), c->gpr[RCX], &c->cc));                                      \
-        return INSN_NEXT;                                                                                               \
-    }                                                                                                                   \
-    static int op##_m_##n(struct soft_cpu *c, const struct insn *i)                                                     \
-    {                                                                                                                   \
-        struct rmw m;                                                                                                   \
-        uint64_t v;                                                                                                     \
-        if (rmw_load(c, i, n, &m, &v))                                                                                  \
-            return INSN_FAULT;                                                                                          \
-        uint16_t cc = c->cc;                                                                                            \
-        if (rmw_store(c, n, &m, op##_##n(v, i->aux ? c->gpr[RCX] : i->imm, &cc)))                                       \
-            return INSN_FAULT;                                                                                          \
-        c->cc = cc;                                                                                                     \
-        return INSN_NEXT;                                                                                               \
+#define SHIFT_OP(n, T, S, sfx, op)                                                                                     \
+    INLINE T op##_##n(T a, uint8_t count, uint16_t *cc)                                                                \
+    {                                                                                                                  \
+        uint32_t ax = *cc;                                                                                             \
+        __asm__(CC_RESTORE #op sfx " %%cl, %0" CC_SAVE : "+&r"(a), "+&a"(ax) : "c"(count) : "cc");                     \
+        *cc = ax;                                                                                                      \
+        return a;                                                                                                      \
+    }                                                                                                                  \
+    static int op##_r_i_##n(struct soft_cpu *c, const struct insn *i)                                                  \
+    {                                                                                                                  \
+        reg_set(c, i->rm, n, op##_##n(reg_get(c, i->rm, n), i->imm, &c->cc));                                          \
+        return INSN_NEXT;                                                                                              \
+    }                                                                                                                  \
+    static int op##_r_c_##n(struct soft_cpu *c, const struct insn *i)                                                  \
+    {                                                                                                                  \
+        reg_set(c, i->rm, n, op##_##n(reg_get(c, i->rm, n), c->gpr[RCX], &c->cc));                                     \
+        return INSN_NEXT;                                                                                              \
+    }                                                                                                                  \
+    static int op##_m_##n(struct soft_cpu *c, const struct insn *i)                                                    \
+    {                                                                                                                  \
+        struct rmw m;                                                                                                  \
+        uint64_t v;                                                                                                    \
+        if (rmw_load(c, i, n, &m, &v))                                                                                 \
+            return INSN_FAULT;                                                                                         \
+        uint16_t cc = c->cc;                                                                                           \
+        if (rmw_store(c, n, &m, op##_##n(v, i->aux ? c->gpr[RCX] : i->imm, &cc)))                                      \
+            return INSN_FAULT;                                                                                         \
+        c->cc = cc;                                                                                                    \
+        return INSN_NEXT;                                                                                              \
     }
 FOR_SIZES(SHIFT_OP, rol)
 FOR_SIZES(SHIFT_OP, ror)
@@ -46,7 +49,10 @@ FOR_SIZES(SHIFT_OP, sar)
 
 bool bind_shift(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
 {
-#define SHIFT_TABLE(op) {BY_SIZE(op##_r_i), BY_SIZE(op##_r_c), BY_SIZE(op##_m)}
+#define SHIFT_TABLE(op)                                                                                                \
+    {                                                                                                                  \
+        BY_SIZE(op##_r_i), BY_SIZE(op##_r_c), BY_SIZE(op##_m)                                                          \
+    }
     static insn_fn *const t[8][3][4] = {
         SHIFT_TABLE(rol), SHIFT_TABLE(ror), SHIFT_TABLE(rcl), SHIFT_TABLE(rcr),
         SHIFT_TABLE(shl), SHIFT_TABLE(shr), SHIFT_TABLE(shl), SHIFT_TABLE(sar),
@@ -58,12 +64,12 @@ bool bind_shift(struct insn *i, const ZydisDecodedInstruction *z, unsigned arg)
     return true;
 }
 
-#define SHIFTD_OP(n, T, S, sfx, op)                                                                                     \
-    case n: {                                                                                                           \
-        T d = v, s = reg_get(c, i->reg, n);                                                                             \
-        __asm__(CC_RESTORE #op sfx " %%cl, %2, %0" CC_SAVE : "+&r"(d), "+&a"(ax) : "r"(s), "c"(count) : "cc");          \
-        v = d;                                                                                                          \
-        break;                                                                                                          \
+#define SHIFTD_OP(n, T, S, sfx, op)                                                                                    \
+    case n: {                                                                                                          \
+        T d = v, s = reg_get(c, i->reg, n);                                                                            \
+        __asm__(CC_RESTORE #op sfx " %%cl, %2, %0" CC_SAVE : "+&r"(d), "+&a"(ax) : "r"(s), "c"(count) : "cc");         \
+        v = d;                                                                                                         \
+        break;                                                                                                         \
     }
 /* aux: bit 0 count in CL, bit 1 SHRD. */
 static uint64_t shiftd_value(struct soft_cpu *c, const struct insn *i, uint64_t v, uint16_t *cc)

@@ -1,6 +1,6 @@
 /*
- * PUSH POP PUSHA POPA PUSHF POPF ENTER LEAVE. The operand size says how much is pushed, the stack's width (SS.B, or 64-bit mode) which part
- * of RSP counts.
+ * PUSH POP PUSHA POPA PUSHF POPF ENTER LEAVE. The operand size says how much is pushed, the stack's width (SS.B, or
+ * 64-bit mode) which part of RSP counts.
  */
 #include "cpu/soft/interp.h"
 #include "cpu/soft/interp_stack.h"
@@ -40,7 +40,8 @@ static int push_m(struct soft_cpu *c, const struct insn *i)
     return INSN_NEXT;
 }
 
-/* aux: segment. CPUs of our model write 16 bits of a 32-bit slot and leave the rest of it alone, but all of a 64-bit one. */
+/* aux: segment. CPUs of our model write 16 bits of a 32-bit slot and leave the rest of it alone, but all of a 64-bit
+ * one. */
 static int push_seg(struct soft_cpu *c, const struct insn *i)
 {
     if (i->opsize == 8)

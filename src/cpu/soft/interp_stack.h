@@ -1,4 +1,5 @@
-/* The stack of the running code: pushes and pops of interp_*.c at the current privilege. Inlined; INSN_FAULT leaves RSP alone. */
+/* The stack of the running code: pushes and pops of interp_*.c at the current privilege. Inlined; INSN_FAULT leaves RSP
+ * alone. */
 #ifndef LODGE_CPU_SOFT_INTERP_STACK_H
 #define LODGE_CPU_SOFT_INTERP_STACK_H
 

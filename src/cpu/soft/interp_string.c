@@ -1,6 +1,7 @@
 /*
- * MOVS STOS LODS SCAS CMPS INS OUTS with REP. Forward runs within one page of source and destination are host copies; the rest goes element
- * by element. After each run a pending event interrupts the instruction: registers say how far it came and RIP still points at it.
+ * MOVS STOS LODS SCAS CMPS INS OUTS with REP. Forward runs within one page of source and destination are host copies;
+ * the rest goes element by element. After each run a pending event interrupts the instruction: registers say how far it
+ * came and RIP still points at it.
  */
 #include "cpu/soft/interp.h"
 #include "cpu/soft/sys.h"
@@ -28,10 +29,11 @@ static void count_step(struct soft_cpu *c, const struct insn *i, uint64_t n)
 }
 
 /*
- * The linear address of the element at seg:[reg], and how many elements from there on, at most *n, lie in its page and in the segment,
- * upwards. *n is 1 when that is not known, 0 when the element itself crosses the page.
+ * The linear address of the element at seg:[reg], and how many elements from there on, at most *n, lie in its page and
+ * in the segment, upwards. *n is 1 when that is not known, 0 when the element itself crosses the page.
  */
-static int run_linear(struct soft_cpu *c, const struct insn *i, unsigned seg, unsigned r, bool write, uint64_t *lin, uint64_t *n)
+static int run_linear(struct soft_cpu *c, const struct insn *i, unsigned seg, unsigned r, bool write, uint64_t *lin,
+                      uint64_t *n)
 {
     uint64_t ea = index_get(c, i, r), end;
     if (seg_linear(c, seg, ea, i->opsize, write, lin))
@@ -102,7 +104,8 @@ static int movs(struct soft_cpu *c, const struct insn *i)
         if (run_linear(c, i, i->seg, RSI, false, &src, &n))
             return INSN_FAULT;
         if (run_linear(c, i, ES, RDI, true, &dst, &n)) { /* the load comes first, and so does its fault */
-            return lin_read(c, src, i->opsize, &v) || run_linear(c, i, ES, RDI, true, &dst, &n) ? INSN_FAULT : INSN_JUMP;
+            return lin_read(c, src, i->opsize, &v) || run_linear(c, i, ES, RDI, true, &dst, &n) ? INSN_FAULT
+                                                                                                : INSN_JUMP;
         }
         if (n > 1 && (mmu_page(c, src, MMU_READ, &s) || mmu_page(c, dst, MMU_WRITE, &d)))
             return INSN_FAULT;
@@ -188,16 +191,18 @@ static int lods(struct soft_cpu *c, const struct insn *i)
     return iteration_end(c, !repeated(i) || count == 0);
 }
 
-#define COMPARE_OP(n, T, S, sfx)                                                                                        \
-    case n: {                                                                                                           \
-        T x = a, y = b;                                                                                                 \
-        __asm__("cmp" sfx " %2, %1" CC_SAVE : "=&a"(ax) : "r"(x), "r"(y) : "cc");                                       \
-        break;                                                                                                          \
+#define COMPARE_OP(n, T, S, sfx)                                                                                       \
+    case n: {                                                                                                          \
+        T x = a, y = b;                                                                                                \
+        __asm__("cmp" sfx " %2, %1" CC_SAVE : "=&a"(ax) : "r"(x), "r"(y) : "cc");                                      \
+        break;                                                                                                         \
     }
 static uint16_t compare_flags(uint64_t a, uint64_t b, unsigned size)
 {
     uint32_t ax = 0;
-    switch (size) { FOR_SIZES(COMPARE_OP) }
+    switch (size) {
+        FOR_SIZES(COMPARE_OP)
+    }
     return ax;
 }
 
@@ -219,7 +224,8 @@ static int compare(struct soft_cpu *c, const struct insn *i)
         if (run_linear(c, i, ES, RDI, false, &dst, &n)) /* CPUs look there first */
             return INSN_FAULT;
         if (two && run_linear(c, i, i->seg, RSI, false, &src, &n))
-            return lin_read(c, dst, size, &b) || run_linear(c, i, i->seg, RSI, false, &src, &n) ? INSN_FAULT : INSN_JUMP;
+            return lin_read(c, dst, size, &b) || run_linear(c, i, i->seg, RSI, false, &src, &n) ? INSN_FAULT
+                                                                                                : INSN_JUMP;
         if (n > 1 && (mmu_page(c, dst, MMU_READ, &d) || (two && mmu_page(c, src, MMU_READ, &s))))
             return INSN_FAULT;
         if (d && (s || !two)) {

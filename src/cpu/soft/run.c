@@ -1,7 +1,8 @@
 /*
  * The run loop: events, then blocks of instructions until the next event. On the vCPU's thread; pending_set() on any.
  *
- * Between blocks `pending` is the only thing looked at, so whoever wants the vCPU's attention sets a bit there. HLT sleeps on the same word.
+ * Between blocks `pending` is the only thing looked at, so whoever wants the vCPU's attention sets a bit there. HLT
+ * sleeps on the same word.
  */
 #include "cpu/soft/run.h"
 
@@ -86,6 +87,8 @@ static bool handle_pending(struct soft_cpu *c)
     }
     if (p & PEND_SIPI)
         soft_take_sipi(c, atomic_load(&c->sipi_vector));
+    if (p & (PEND_INIT | PEND_SIPI))
+        p |= PEND_INTR; /* nobody looked while it waited */
     if (c->run_state == CPU_RUNNABLE) {
         bool nmi_now = (p & PEND_NMI) && !c->nmi_masked && !c->int_shadow;
         if (nmi_now) {
@@ -124,8 +127,9 @@ static struct soft_block *block_at(struct soft_cpu *c, uint64_t lin)
 }
 
 /*
- * Runs blocks from c->rip until an event is pending or an instruction wants a closer look. A chained successor lies in the same page as the
- * block before it, which is running by the mappings of now; so a chain needs no look at the mappings.
+ * Runs blocks from c->rip until an event is pending or an instruction wants a closer look. A chained successor lies in
+ * the same page as the block before it, which is running by the mappings of now; so a chain needs no look at the
+ * mappings.
  */
 static void run_blocks(struct soft_cpu *c)
 {
@@ -178,7 +182,8 @@ static void run_blocks(struct soft_cpu *c)
         }
         uint64_t flushes = s->flushes;
         to = block_at(c, lin);
-        if (to && (before ^ lin) < PAGE_SIZE && !b->cross && !b->once && !to->cross && !to->once && s->flushes == flushes) {
+        if (to && (before ^ lin) < PAGE_SIZE && !b->cross && !b->once && !to->cross && !to->once &&
+            s->flushes == flushes) {
             b->link[way].lin = lin;
             b->link[way].to = to;
         }

@@ -40,7 +40,8 @@ int timer_attach(struct soft_cpu *c, struct err *err)
     sigaddset(&set, TIMER_SIGNAL);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     timer_detach(c);
-    struct sigevent ev = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = TIMER_SIGNAL, .sigev_value = {.sival_ptr = c}};
+    struct sigevent ev = {
+        .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = TIMER_SIGNAL, .sigev_value = {.sival_ptr = c}};
     ev.sigev_notify_thread_id = tid;
     if (timer_create(CLOCK_MONOTONIC, &ev, &c->timer) < 0)
         return err_set(err, -errno, "vCPU %u: no timer: %s", c->vcpu.index, strerror(errno));

@@ -1,6 +1,6 @@
 /*
- * The vCPU's APIC timer: a POSIX timer whose signal goes to the vCPU's own thread and sets PEND_TIMER. It needs no thread, no descriptor to
- * poll, and wakes HLT by itself.
+ * The vCPU's APIC timer: a POSIX timer whose signal goes to the vCPU's own thread and sets PEND_TIMER. It needs no
+ * thread, no descriptor to poll, and wakes HLT by itself.
  */
 #ifndef LODGE_CPU_SOFT_TIMER_H
 #define LODGE_CPU_SOFT_TIMER_H

@@ -1,7 +1,8 @@
 /*
- * Runs a tiny guest of a few KiB on an engine: RAM, a debug console (port 0xe9), an exit port (0xf4), and the few registers of a local APIC
- * that start other CPUs, send interrupts and arm a timer. The guest starts in real mode at 0:0x1000, every vCPU but the first waits for
- * INIT and SIPI. Prints what the guest printed; the exit status is what it wrote to the exit port.
+ * Runs a tiny guest of a few KiB on an engine: RAM, a debug console (port 0xe9), an exit port (0xf4), and the few
+ * registers of a local APIC that start other CPUs, send interrupts and arm a timer. The guest starts in real mode at
+ * 0:0x1000, every vCPU but the first waits for INIT and SIPI. Prints what the guest printed; the exit status is what it
+ * wrote to the exit port.
  *
  * usage: metal [-e ENGINE] [-c CPUS] [-i] FILE; exit status 77 where /dev/kvm cannot be used
  */
