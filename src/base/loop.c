@@ -40,6 +40,7 @@ struct loop {
     struct timer **heap;
     unsigned ntimers, cap;
     struct post *posts, **posts_tail;
+    struct post *running; /* posts taken by run_posts(); the loop's thread only */
     struct loop_fd *dead;
     uint64_t armed; /* host ns the timerfd is set to, 0 = disarmed */
 };
@@ -289,17 +290,34 @@ void loop_post(struct loop *loop, void (*fn)(void *opaque), void *opaque)
     wake(loop);
 }
 
+/* A call that was dropped stays in its list with no function, so that nobody walking the list loses its place. */
+static void drop_posts(struct post *list, const void *opaque)
+{
+    for (; list; list = list->next)
+        if (list->opaque == opaque)
+            list->fn = NULL;
+}
+
+void loop_unpost(struct loop *loop, const void *opaque)
+{
+    pthread_mutex_lock(&loop->lock);
+    drop_posts(loop->posts, opaque);
+    pthread_mutex_unlock(&loop->lock);
+    drop_posts(loop->running, opaque);
+}
+
 static void run_posts(struct loop *loop)
 {
     pthread_mutex_lock(&loop->lock);
-    struct post *list = loop->posts;
+    loop->running = loop->posts;
     loop->posts = NULL;
     loop->posts_tail = &loop->posts;
     pthread_mutex_unlock(&loop->lock);
-    while (list) {
-        struct post *p = list;
-        list = p->next;
-        p->fn(p->opaque);
+    while (loop->running) {
+        struct post *p = loop->running;
+        loop->running = p->next;
+        if (p->fn)
+            p->fn(p->opaque);
         free(p);
     }
 }

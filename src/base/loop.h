@@ -37,6 +37,8 @@ void loop_del_fd(struct loop_fd *w);
 
 /* Calls fn(opaque) once on the loop's thread, soon. Any thread; calls keep their order. */
 void loop_post(struct loop *loop, void (*fn)(void *opaque), void *opaque);
+/* Drops every call posted with `opaque` that has not started yet: its owner goes away. On the loop's thread. */
+void loop_unpost(struct loop *loop, const void *opaque);
 
 /*
  * A one-shot timer on a guest clock. It fires on the loop's thread, at or after its time, and not while the clock is stopped

@@ -97,6 +97,8 @@ static void release_all(struct vm *vm)
     vcpus_release(vm);
 }
 
+static void handle_wants(void *opaque);
+
 int vm_cont(struct vm *vm, struct err *err)
 {
     if (vm->status == VM_RUNNING)
@@ -106,6 +108,7 @@ int vm_cont(struct vm *vm, struct err *err)
     vm->status = VM_RUNNING;
     release_all(vm);
     tell(vm, VM_EVENT_RESUME, false);
+    handle_wants(vm); /* what the guest asked for in its last moment before the stop */
     return 0;
 }
 
@@ -123,6 +126,7 @@ int vm_stop(struct vm *vm, struct err *err)
 static void reset_machine(struct vm *vm)
 {
     struct err err = {0};
+    atomic_store(&vm->wants, 0);
     for (struct device *d = vm->devices; d; d = d->next)
         device_reset(d);
     if (boot_load(vm, &err) < 0) {
@@ -138,8 +142,10 @@ static void do_reset(struct vm *vm, bool guest)
         hold_all(vm);
     reset_machine(vm);
     tell(vm, VM_EVENT_RESET, guest);
-    if (vm->status == VM_SHUTDOWN || vm->status == VM_PANICKED)
+    if (vm->status == VM_SHUTDOWN || vm->status == VM_PANICKED) {
         vm->status = VM_PAUSED;
+        vm->end = VM_END_NONE;
+    }
     if (was_running && vm->status == VM_RUNNING)
         release_all(vm);
 }
@@ -169,9 +175,9 @@ static void halt(struct vm *vm, enum vm_status status, enum vm_event event, enum
 static void handle_wants(void *opaque)
 {
     struct vm *vm = opaque;
+    if (vm->status != VM_RUNNING)
+        return; /* vm_cont() looks again */
     unsigned wants = atomic_exchange(&vm->wants, 0);
-    if (!wants || vm->status != VM_RUNNING)
-        return;
     if (wants & BIT(WANT_ERROR)) {
         halt(vm, VM_ERROR, VM_EVENT_STOP, VM_END_ERROR, vm->vcpu_err.msg);
     } else if (wants & BIT(WANT_PANIC)) {
@@ -341,6 +347,7 @@ void vm_free(struct vm *vm)
     if (!vm)
         return;
     vcpus_free(vm);
+    loop_unpost(vm->loop, vm);
     if (vm->status == VM_RUNNING)
         pause_devices(vm, true);
     for (unsigned i = 0; i < vm->n_io; i++) {

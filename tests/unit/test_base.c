@@ -76,6 +76,23 @@ static void timers_fire_in_order_and_posts_wake(void **s)
     loop_free(f.loop);
 }
 
+static void posts_of_one_who_left_are_dropped(void **s)
+{
+    struct fired f = {.quit_at = 2};
+    assert_int_equal(loop_new(&f.loop, NULL), 0);
+    struct one a = {&f, 1}, b = {&f, 2};
+    loop_post(f.loop, note, &a);
+    loop_post(f.loop, note, &b);
+    loop_post(f.loop, note, &a);
+    loop_unpost(f.loop, &a);
+    loop_post(f.loop, note, &b);
+    loop_run(f.loop);
+    assert_int_equal(f.n, 2);
+    assert_int_equal(f.order[0], 2);
+    assert_int_equal(f.order[1], 2);
+    loop_free(f.loop);
+}
+
 static void a_stopped_clock_holds_its_timers(void **s)
 {
     struct clock clk;
@@ -138,6 +155,7 @@ int main(void)
         cmocka_unit_test(err_keeps_the_first_code_and_grows_in_front),
         cmocka_unit_test(err_cuts_long_messages),
         cmocka_unit_test(timers_fire_in_order_and_posts_wake),
+        cmocka_unit_test(posts_of_one_who_left_are_dropped),
         cmocka_unit_test(a_stopped_clock_holds_its_timers),
         cmocka_unit_test(a_manual_clock_fires_each_timer_at_its_time),
     };
