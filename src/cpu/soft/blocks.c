@@ -365,8 +365,10 @@ static bool block_revive(struct soft_cpu *c, struct soft_block *b, const uint8_t
 
 struct soft_block *block_find(struct soft_cpu *c, uint64_t lin)
 {
+    struct soft_blocks *s = c->blocks;
     const uint8_t *host;
     gpa_t gpa, gpa2;
+    s->found++;
     if (!(c->mode & MODE_CS64)) {
         if (c->rip > c->seg[CS].limit) {
             (void)exc_raise_code(c, EXC_GP, 0);

@@ -68,7 +68,7 @@ struct soft_blocks {
     uint8_t *arena;
     size_t used, size;
     unsigned victim;                                 /* way to forget next */
-    uint64_t built, revived, flushes, invalidations; /* statistics */
+    uint64_t found, built, revived, flushes, invalidations; /* statistics */
     _Atomic uint32_t rom_gen;                        /* of pages that are never written */
     union {
         struct soft_block once; /* code in MMIO */

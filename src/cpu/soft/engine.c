@@ -253,9 +253,9 @@ static void soft_info(struct engine *engine, char *buf, size_t size)
         if (!c)
             continue;
         int r = snprintf(buf + n, size - n,
-                         "vCPU %u: %llu instructions, %llu blocks decoded, %llu revived, %llu cache flushes, %llu "
+                         "vCPU %u: %llu instructions, %llu blocks looked up, %llu decoded, %llu revived, %llu cache flushes, %llu "
                          "pages rewritten, cache %zu KiB\n",
-                         k, (unsigned long long)c->insns, (unsigned long long)c->blocks->built,
+                         k, (unsigned long long)c->insns, (unsigned long long)c->blocks->found, (unsigned long long)c->blocks->built,
                          (unsigned long long)c->blocks->revived, (unsigned long long)c->blocks->flushes,
                          (unsigned long long)c->blocks->invalidations, c->blocks->used / 1024);
         n += r > 0 ? (size_t)r : 0;

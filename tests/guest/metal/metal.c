@@ -22,6 +22,7 @@
 
 static struct metal {
     struct engine *engine;
+    struct mem *mem;
     struct clock clock;
     unsigned cpus;
     struct vcpu *cpu[CPUS_MAX];
@@ -51,6 +52,9 @@ static void pio_write(void *o, unsigned cpu, uint16_t port, unsigned size, uint6
         putchar((int)(val & 0xff));
     } else if (port == 0xf4) {
         stop_all((int)(val & 0xff));
+    } else if (port == 0xf8) { /* a device writes memory: a byte in bits 31..24 at the address below */
+        if (mem_write(metal.mem, val & 0xffffff, &(uint8_t){(uint8_t)(val >> 24)}, 1) < 0)
+            stop_all(96);
     }
 }
 
@@ -229,6 +233,7 @@ int main(int argc, char **argv)
     clock_init(&metal.clock, 0);
     if (mem_new(32 * MIB, 32 * MIB, &mem, &err) < 0 || mem_write(mem, LOAD_AT, image, n) < 0)
         return fail(&err);
+    metal.mem = mem;
     if (engine_choose(engine, &ops, why, &err) < 0)
         return fail(&err);
     struct engine_config cfg = {.mem = mem, .bus = &bus, .clock = &metal.clock, .cpus = metal.cpus};

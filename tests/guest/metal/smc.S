@@ -66,6 +66,20 @@ _start: START_LONG
         dec %ebx
         jnz 5b
 
+        /* written by a device */
+        mov $0xb8, %eax
+        mov %eax, 0x500000 /* mov $0, %eax; ret */
+        movw $0xc300, 0x500004
+        mov $0x500000, %edx
+        call *%rdx
+        test %eax, %eax
+        EXPECT 13
+        mov $0x66500003, %eax
+        out %eax, $0xf8
+        call *%rdx
+        cmp $0x660000, %eax
+        EXPECT 14
+
         /* the same page through another linear address: 0x40200000 maps to 0x200000 */
         movl $0x104007, 0x101008
         movl $0x200087, 0x104008
