@@ -312,6 +312,10 @@ int main(int argc, char **argv)
             return 2;
         }
     }
+#ifdef __SANITIZE_ADDRESS__
+    printf("skipped: the sanitizer's shadow lies where random 32-bit addresses point\n");
+    return 77;
+#endif
     if (!__builtin_cpu_supports("avx")) {
         printf("skipped: the harness needs a host with AVX\n");
         return 77;

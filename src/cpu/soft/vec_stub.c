@@ -1,7 +1,7 @@
 /*
  * The stub cache: host code for vector and x87 instructions, built once for each distinct encoding. Operand registers
  * are renumbered (vec.h), redundant prefixes dropped, so a guest can make only so many of them: opcodes times
- * immediates, well below CACHE_SIZE.
+ * immediates, 15 MiB in all, well below CACHE_SIZE.
  *
  * The code lies in one memfd mapped twice, writable and executable, never both at once. Stubs are never changed or
  * freed before the cache, so vec_op pointers may be kept. Any thread; insertion and lookup take the lock, once for each
