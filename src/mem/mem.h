@@ -111,7 +111,7 @@ static inline void mem_page_dirty(struct mem *m, const void *host)
         atomic_fetch_or(&m->page_flags[mem_page_index(m, host)], MEM_PAGE_DIRTY);
 }
 
-/* Dirty tracking. mem_take_dirty() copies one bit a page (bit i of word i/64) for all RAM into `bitmap` and clears them. */
+/* Dirty tracking; switch it while no vCPU runs. mem_take_dirty() copies one bit a page (bit i of word i/64) for all RAM into `bitmap` and clears them. */
 void mem_track_dirty(struct mem *m, bool on);
 void mem_take_dirty(struct mem *m, uint64_t *bitmap);
 

@@ -230,6 +230,39 @@ static void msrs_follow_the_manual(void **state)
     free(m);
 }
 
+static void kick_on_out(void *o, unsigned cpu, uint16_t port, unsigned size, uint64_t val)
+{
+    struct machine *m = o;
+    m->engine->ops->vcpu_kick(m->vcpu);
+}
+
+/* A guest that stores to one page again and again, with its translation in the TLB before tracking begins. */
+static void dirty_tracking_sees_every_store(void **state)
+{
+    static const uint8_t code[] = {0xa3, 0x00, 0x80, 0xe6, 0x80, 0xeb, 0xf9}; /* 1: mov %ax, 0x8000; out %al, $0x80; jmp 1b */
+    struct machine *m = xcalloc(1, sizeof *m);
+    struct err err = {0};
+    uint64_t bits[MIB / PAGE_SIZE / 64];
+    setup(m);
+    m->bus.opaque = m;
+    m->bus.pio_write = kick_on_out;
+    memcpy(m->mem->ram + 0x1000, code, sizeof code);
+    cpu_state_reset(&m->s, true);
+    m->s.seg[CS].base = m->s.seg[CS].selector = 0;
+    m->s.rip = 0x1000;
+    assert_int_equal(set(m), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        if (i)
+            mem_track_dirty(m->mem, i < 3);
+        assert_int_equal(m->engine->ops->vcpu_run(m->vcpu, &err), VCPU_EXIT_KICKED);
+        memset(bits, 0, sizeof bits);
+        mem_take_dirty(m->mem, bits);
+        assert_int_equal(bits[0] >> 8 & 1, i == 1 || i == 2);
+    }
+    teardown(m);
+    free(m);
+}
+
 static void init_and_sipi(void **state)
 {
     struct machine *m = xcalloc(1, sizeof *m);
@@ -261,6 +294,7 @@ int main(void)
         cmocka_unit_test(state_goes_in_and_out),
         cmocka_unit_test(impossible_states_are_refused),
         cmocka_unit_test(msrs_follow_the_manual),
+        cmocka_unit_test(dirty_tracking_sees_every_store),
         cmocka_unit_test(init_and_sipi),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -135,6 +135,7 @@ struct soft_cpu {
     struct soft_exc exc;      /* valid when a handler returned INSN_FAULT */
     bool exc_valid;           /* an exception to deliver before the next instruction (set_state, single-step) */
     bool shutdown;            /* triple fault happened */
+    bool dirty_tracking;      /* the TLB was filled under this value of mem->dirty_tracking */
     uint64_t insns;           /* instructions executed, roughly: for statistics */
 
     /* ---- parts with their own headers ---- */

@@ -232,6 +232,11 @@ enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
     struct soft_cpu *c = soft_cpu_of(v);
     if (timer_attach(c, err) < 0)
         return VCPU_EXIT_ERROR;
+    bool tracking = atomic_load(&v->engine->cfg.mem->dirty_tracking);
+    if (tracking != c->dirty_tracking) { /* entries that write past it must go */
+        c->dirty_tracking = tracking;
+        mmu_flush(c, true);
+    }
     for (;;) {
         if (atomic_load_explicit(&c->pending, memory_order_relaxed) && handle_pending(c))
             return VCPU_EXIT_KICKED;
