@@ -64,6 +64,15 @@ unsigned vm_disks(const struct vm *vm, struct vm_disk *ret, unsigned max)
     return n;
 }
 
+unsigned vm_ptys(const struct vm *vm, const char **ret_names, unsigned max)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < vm->n_chardevs && n < max; i++)
+        if (chardev_path(vm->chardevs[i]))
+            ret_names[n++] = chardev_path(vm->chardevs[i]);
+    return n;
+}
+
 int vm_read_phys(struct vm *vm, uint64_t gpa, void *buf, size_t len)
 {
     return mem_read(vm->mem, gpa, buf, len);

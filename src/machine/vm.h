@@ -73,6 +73,8 @@ struct vm_disk {
     bool read_only;
 };
 unsigned vm_disks(const struct vm *vm, struct vm_disk *ret, unsigned max);
+/* The pseudo terminals that serial ports and consoles lead to, in the order they were made. */
+unsigned vm_ptys(const struct vm *vm, const char **ret_names, unsigned max);
 /* Reads guest physical memory. -EFAULT. */
 int vm_read_phys(struct vm *vm, uint64_t gpa, void *buf, size_t len);
 /* Texts for people; the caller frees them. */

@@ -264,6 +264,10 @@ static int start(struct serve *s, const struct serve_options *o, struct err *err
         return code;
     if (d->engine == DOMAIN_ENGINE_AUTO)
         fprintf(stderr, "lodge-vm: engine %s: %s\n", vm_engine_name(s->vm), vm_engine_why(s->vm));
+    const char *ptys[32];
+    unsigned n = vm_ptys(s->vm, ptys, ARRAY_SIZE(ptys));
+    for (unsigned i = 0; i < n; i++)
+        fprintf(stderr, "lodge-vm: console on %s\n", ptys[i]);
     if (!o->paused && (code = vm_cont(s->vm, err)) < 0)
         return code;
     if (o->status_fd >= 0) {

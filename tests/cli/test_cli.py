@@ -84,6 +84,12 @@ class Messages(unittest.TestCase):
                    "tap=nosuchtap0", "--serial", "null")
         self.fails(1, r"^lodge-vm: .*: CPU model 'i8086' is not known", *run, "--engine", "soft", "--cpu", "i8086",
                    "--serial", "null")
+        os.environ["PATH"], path = self.cwd, os.environ["PATH"]
+        try:
+            self.fails(1, r"needs the program passt \(Debian package passt\)", *run, "--engine", "soft", "--net", "user",
+                       "--serial", "null")
+        finally:
+            os.environ["PATH"] = path
         self.fails(1, r"^lodge-vm: monitor: /nonexistent/m: cannot listen: No such file", *run, "--monitor",
                    "unix=/nonexistent/m", "--serial", "null")
         self.fails(1, rf"^lodge: initrd {here}/none: No such file", *run, "--initrd", "none")

@@ -70,7 +70,7 @@ class Terminal(unittest.TestCase):
             [LODGE, "run", "--kernel", self.kernel, "--machine", machine, "--engine", "soft", "--memory", "32M", *args],
             stdin=self.slave, stdout=self.slave, stderr=self.slave, preexec_fn=own_terminal)
         self.seen = b""
-        self.expect(b"ready")
+        self.banner = self.expect(b"ready")
         self.expect(b"\n")
 
     def expect(self, what):
@@ -79,7 +79,8 @@ class Terminal(unittest.TestCase):
             ready, _, _ = select.select([self.master], [], [], end - time.monotonic())
             self.assertTrue(ready, f"{what} does not come; there is {self.seen}")
             self.seen += os.read(self.master, 4096)
-        self.seen = self.seen.split(what, 1)[1]
+        before, self.seen = self.seen.split(what, 1)
+        return before
 
     def keys(self, keys):
         os.write(self.master, keys)
@@ -160,6 +161,14 @@ class Terminal(unittest.TestCase):
         else:
             self.fail("lodge-vm lives on")
         self.assertEqual(termios.tcgetattr(self.slave)[:4], self.before[:4])
+
+    def test_a_pty_is_named_and_leads_to_the_guest(self):
+        self.start("--serial", "stdio", "--serial", "pty")
+        self.assertRegex(self.banner, rb"lodge-vm: console on /dev/pts/[0-9]+\r\n")
+        name = self.banner.split(b"console on ")[1].split()[0]
+        os.close(os.open(name, os.O_RDWR | os.O_NOCTTY))
+        self.keys(b"\x01x")
+        self.ends_with(0)
 
     def test_the_monitor_rules_the_guest(self):
         path = os.path.join(self.dir.name, "monitor")
