@@ -146,6 +146,11 @@ static int op_read_phys(void *opaque, uint64_t gpa, void *buf, size_t len)
     return vm_read_phys(((struct serve *)opaque)->vm, gpa, buf, len);
 }
 
+static char *op_engine_info(void *opaque)
+{
+    return vm_info_engine(((struct serve *)opaque)->vm);
+}
+
 static char *op_pci(void *opaque)
 {
     return vm_info_pci(((struct serve *)opaque)->vm);
@@ -167,6 +172,7 @@ static const struct monitor_vm_ops monitor_ops = {
     .paging = op_paging,
     .read_phys = op_read_phys,
     .pci = op_pci,
+    .engine_info = op_engine_info,
 };
 
 /* What the machine tells. */

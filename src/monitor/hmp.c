@@ -134,7 +134,12 @@ static void info_uuid(struct hmp *h, const char *arg)
 
 static void info_engine(struct hmp *h, const char *arg)
 {
-    text_printf(&h->t, "%s\r\n", ops(h)->engine(vm_of(h)));
+    if (ops(h)->engine_info) {
+        autofree char *s = ops(h)->engine_info(vm_of(h));
+        put_lines(&h->t, s);
+    } else {
+        text_printf(&h->t, "%s\r\n", ops(h)->engine(vm_of(h)));
+    }
 }
 
 static void do_stop(struct hmp *h, const char *arg)

@@ -69,6 +69,7 @@ struct monitor_vm_ops {
     int (*paging)(void *opaque, unsigned cpu, struct monitor_paging *ret, struct err *err);
     int (*read_phys)(void *opaque, uint64_t gpa, void *buf, size_t len); /* 0 or -EFAULT */
     char *(*pci)(void *opaque);                                          /* text */
+    char *(*engine_info)(void *opaque);                                  /* text; NULL: its name is all there is */
 };
 
 struct monitor_vm {

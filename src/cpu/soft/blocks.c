@@ -15,7 +15,10 @@
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/seg.h"
 
-#define ARENA_SIZE (16 * MIB)
+/* Of all vCPUs together, but between these limits for each: a Debian boot decodes about 30 MiB of blocks. */
+#define ARENAS_SIZE (64 * MIB)
+#define ARENA_MIN (16 * MIB)
+#define ARENA_MAX (32 * MIB)
 #define CODE_MAX (BLOCK_INSNS_MAX * 15)
 #define BLOCK_SIZE_MAX (sizeof(struct soft_block) + (BLOCK_INSNS_MAX + 1) * sizeof(struct insn) + CODE_MAX)
 
@@ -24,7 +27,7 @@ int blocks_init(struct soft_cpu *c, struct err *err)
     struct soft_blocks *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (s == MAP_FAILED)
         return err_set(err, -ENOMEM, "no memory for the block cache");
-    s->size = ARENA_SIZE;
+    s->size = MAX(MIN(ARENAS_SIZE / MAX(c->soft->engine.cfg.cpus, 1), ARENA_MAX), ARENA_MIN) & ~(PAGE_SIZE - 1);
     s->arena = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (s->arena == MAP_FAILED) {
         munmap(s, sizeof *s);

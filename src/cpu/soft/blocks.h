@@ -54,7 +54,7 @@ struct jump_entry {
  * Blocks by physical address: buckets of one cache line. A full bucket forgets a block, which is decoded again when it
  * is wanted again.
  */
-#define BLOCK_BUCKETS 8192u
+#define BLOCK_BUCKETS 16384u
 #define BLOCK_WAYS 8
 struct block_ref {
     uint32_t tag; /* part of the address's hash; 0: free */
