@@ -1,6 +1,6 @@
 /*
  * lodge-vm gets the domain in a memory file that it inherits. We stay as its parent, because only somebody else can put
- * the terminal back when it is killed; that costs one vfork() (0.1 ms). It dies with us.
+ * the terminal back when it is killed; a vfork() costs next to nothing. It dies with us.
  */
 #include "cli/launch.h"
 
