@@ -38,7 +38,7 @@ for curve in prime256v1 secp384r1; do
     openssl ecparam -name $curve -genkey -noout -out ec && openssl dgst -sha256 -sign ec -out sig lines && openssl ec -in ec -pubout -out pub 2>/dev/null && openssl dgst -sha256 -verify pub -signature sig lines
 done
 openssl genpkey -algorithm ed25519 -out ed && openssl pkeyutl -sign -inkey ed -rawin -in lines -out sig && openssl pkeyutl -verify -inkey ed -rawin -in lines -sigfile sig
-openssl prime -generate -bits 256 | wc -c
+openssl prime -generate -bits 256 -hex | wc -c
 echo "== gcc"
 cat >t.c <<'EOF'
 #include <complex.h>
