@@ -2,7 +2,7 @@
 import shutil
 from guest import *
 
-script = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'programs.sh')
+script = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'libc.sh')
 rootfs = artifact('ROOTFS')
 tar = os.path.splitext(rootfs)[0] + '.tar'
 if os.geteuid() != 0:
@@ -10,12 +10,12 @@ if os.geteuid() != 0:
 with tempfile.TemporaryDirectory() as tmp:
     os.mkdir(tmp + '/root')
     subprocess.run(['tar', '-C', tmp + '/root', '-xf', tar], check=True)
-    shutil.copy(script, tmp + '/root/programs.sh')
+    shutil.copy(script, tmp + '/root/libc.sh')
     for node, minor in (('null', 3), ('zero', 5), ('urandom', 9)):
         path = tmp + '/root/dev/' + node
         if not os.path.exists(path):
             os.mknod(path, 0o20666, os.makedev(1, minor))
-    host = subprocess.run(['chroot', tmp + '/root', '/bin/sh', '/programs.sh'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    host = subprocess.run(['chroot', tmp + '/root', '/bin/sh', '/libc.sh'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, timeout=300).stdout.decode()
     expect(host.count('\n') > 60, 'the host runs the programs: %s' % host[-2000:])
     disk = tmp + '/disk.ext4'
