@@ -74,6 +74,7 @@ static void unknown_kind_is_named(void **s)
 /* ---- a guest made by hand ---- */
 
 struct guest {
+    struct net_client client;
     struct loop *loop;
     struct net *net;
     uint8_t frame[NET_FRAME_MAX];
@@ -200,10 +201,9 @@ static void open_user(struct guest *g, const char *const *publish)
     assert_int_equal(loop_new(&g->loop, &err), 0);
     if (net_open(&(struct net_options){.kind = "user", .publish = publish, .mac = mac}, g->loop, &g->net, &err) < 0)
         fail_msg("%s", err.msg);
-    struct net_client *client = malloc(sizeof *client);
-    *client = client_ops;
-    client->opaque = g;
-    assert_int_equal(g->net->attach(g->net, g->loop, client, &err), 0);
+    g->client = client_ops;
+    g->client.opaque = g;
+    assert_int_equal(g->net->attach(g->net, g->loop, &g->client, &err), 0);
 }
 
 static void close_guest(struct guest *g)
