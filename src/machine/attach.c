@@ -20,7 +20,7 @@
 /* The I/O APIC's pins that the micro board's other devices leave free. */
 unsigned attach_mmio_gsi(unsigned slot)
 {
-    static const uint8_t gsis[VIRTIO_MMIO_SLOTS] = {16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15};
+    static const uint8_t gsis[VIRTIO_MMIO_SLOTS] = {16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 12, 13, 14, 15};
     return gsis[slot];
 }
 

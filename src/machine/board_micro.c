@@ -1,6 +1,6 @@
 /*
- * The micro board: what a modern kernel needs and nothing else. APICs, a UART if the domain has one, virtio-mmio, and ACPI without
- * fixed hardware. The guest's time comes from the TSC (CPUID says its frequency) and the APIC timer.
+ * The micro board: what a modern kernel needs and nothing else. APICs, a UART if the domain has one, virtio-mmio, ACPI without fixed
+ * hardware, and an RTC: without one Linux waits a second for it at every boot and then lives in 1970. The guest's time comes from the TSC (CPUID says its frequency) and the APIC timer.
  */
 #include "dev/ged.h"
 #include "machine/chips.h"
@@ -21,6 +21,9 @@ static int micro_build(struct vm *vm, struct err *err)
     struct ged_config cfg = {"ged", vm_gsi(vm, GED_GSI), chips_poweroff, chips_reset, vm};
     ged_new(&cfg, &vm->ged);
     vm_add_device(vm, ged_device(vm->ged));
+    struct rtc *rtc;
+    if ((code = chips_rtc(vm, (struct irq){0}, &rtc, err)) < 0)
+        return code;
     if ((code = ged_map(vm->ged, vm->mmio, GED_BASE, vm->pio, err)) < 0 || (code = chips_debugexit(vm, err)) < 0)
         return code;
     return chips_uarts(vm, err);
@@ -37,6 +40,7 @@ static void micro_describe(struct vm *vm, struct acpi_config *acpi)
     acpi->reset_value = GED_RESET_VALUE;
     acpi->s5_type = GED_S5;
     acpi->uarts = vm->uarts;
+    acpi->rtc = true;
     for (unsigned i = 0; i < vm->mmio_slots; i++)
         acpi->virtio_mmio[acpi->n_virtio_mmio++] = (struct acpi_mmio_device){
             VIRTIO_MMIO_BASE + i * VIRTIO_MMIO_STRIDE, VIRTIO_MMIO_STRIDE, attach_mmio_gsi(i)};

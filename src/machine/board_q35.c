@@ -3,7 +3,6 @@
  * operating system has drivers for.
  */
 #include <string.h>
-#include <time.h>
 
 #include "dev/acpi_pm.h"
 #include "dev/fw_cfg.h"
@@ -78,33 +77,11 @@ static bool has_timer(const struct domain *d, const char *name)
     return true;
 }
 
-/* Seconds that the guest's wall clock is ahead of UTC. */
-static int64_t clock_offset(const struct domain *d)
-{
-    if (!d->clock.offset || strcmp(d->clock.offset, "localtime"))
-        return 0;
-    time_t now = time(NULL);
-    struct tm tm;
-    localtime_r(&now, &tm);
-    return tm.tm_gmtoff;
-}
-
 /* RTC, PIT and HPET. The HPET can take over the interrupts of the other two. */
 static int build_timers(struct vm *vm, struct err *err)
 {
-    struct rtc_config rtc_cfg = {
-        .id = "rtc",
-        .loop = vm->loop,
-        .clock = &vm->clock,
-        .irq = vm_gsi(vm, 8),
-        .alarm = acpi_pm_rtc(vm->pm),
-        .host = true,
-        .start = clock_offset(vm->domain),
-    };
     struct rtc *rtc;
-    rtc_new(&rtc_cfg, &rtc);
-    vm_add_device(vm, rtc_device(rtc));
-    int code = rtc_map(rtc, vm->pio, err);
+    int code = chips_rtc(vm, acpi_pm_rtc(vm->pm), &rtc, err);
     if (code < 0)
         return code;
 

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "dev/debugexit.h"
 #include "dev/ioapic.h"
@@ -141,4 +142,33 @@ int chips_uarts(struct vm *vm, struct err *err)
         vm->uarts |= BIT(port);
     }
     return 0;
+}
+
+/* ---- wall clock ---- */
+
+/* Seconds that the guest's wall clock is ahead of UTC. */
+static int64_t clock_offset(const struct domain *d)
+{
+    if (!d->clock.offset || strcmp(d->clock.offset, "localtime"))
+        return 0;
+    time_t now = time(NULL);
+    struct tm tm;
+    localtime_r(&now, &tm);
+    return tm.tm_gmtoff;
+}
+
+int chips_rtc(struct vm *vm, struct irq alarm, struct rtc **ret, struct err *err)
+{
+    struct rtc_config cfg = {
+        .id = "rtc",
+        .loop = vm->loop,
+        .clock = &vm->clock,
+        .irq = vm_gsi(vm, 8),
+        .alarm = alarm,
+        .host = true,
+        .start = clock_offset(vm->domain),
+    };
+    rtc_new(&cfg, ret);
+    vm_add_device(vm, rtc_device(*ret));
+    return rtc_map(*ret, vm->pio, err);
 }

@@ -30,7 +30,7 @@
 #define PCI_MEM_END 0xfebff000ull
 #define VIRTIO_MMIO_BASE 0xfeb00000ull
 #define VIRTIO_MMIO_STRIDE 0x1000ull
-#define VIRTIO_MMIO_SLOTS 18
+#define VIRTIO_MMIO_SLOTS 17
 #define HPET_BASE_ADDR 0xfed00000ull
 #define RAM_LOW_MAX 0x80000000ull
 #define RAM_LOW_ALL 0xb0000000ull /* up to here all RAM stays below 4 GiB */
