@@ -45,7 +45,7 @@ static bool get_address(const char **s, const char **ret, size_t *ret_len)
         *ret_len = len;
         p += len;
     }
-    if (*p++ != ':' || !*ret_len || *ret_len > 80)
+    if (*p++ != ':' || !*ret_len || *ret_len > 80 || (!isxdigit((unsigned char)**ret) && !strchr(":%", **ret)))
         return false;
     for (size_t i = 0; i < *ret_len; i++)
         if (!isalnum((unsigned char)(*ret)[i]) && !strchr(".:%_-", (*ret)[i]))
@@ -64,11 +64,11 @@ int passt_publish(const char *s, const char **ret_opt, char *val, size_t size, s
     p += ok ? 4 : 0;
     ok = ok && get_address(&p, &addr, &naddr);
     n = ok ? (size_t)snprintf(val, size, "%.*s%s", (int)naddr, addr, naddr ? "/" : "") : 0;
+    ok = ok && n < size;
     if (ok && !strcmp(p, "all")) {
-        snprintf(val + n, size - n, "all");
-        return 0;
-    }
-    if (ok && *p == '~') {
+        n += (size_t)snprintf(val + n, size - n, "all");
+        p += 3;
+    } else if (ok && *p == '~') {
         excluded = true;
         p--;
     } else if (ok && (ok = get_range(&p, &first, &last))) {
