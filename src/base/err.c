@@ -5,6 +5,14 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Names in messages come from files and clients: they stay on the line and say nothing to a terminal. */
+static void clean(struct err *err)
+{
+    for (char *s = err->msg; *s; s++)
+        if ((unsigned char)*s < 0x20 || *s == 0x7f)
+            *s = '?';
+}
+
 int err_set(struct err *err, int code, const char *fmt, ...)
 {
     if (!err)
@@ -13,6 +21,7 @@ int err_set(struct err *err, int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(err->msg, sizeof err->msg, fmt, ap);
     va_end(ap);
+    clean(err);
     err->code = code;
     return code;
 }
@@ -29,6 +38,7 @@ int err_prefix(struct err *err, const char *fmt, ...)
     va_end(ap);
     if (n >= 0 && n < (int)sizeof err->msg)
         snprintf(err->msg + n, sizeof err->msg - n, ": %s", old);
+    clean(err);
     return err->code;
 }
 
@@ -42,6 +52,7 @@ int err_errno(struct err *err, int code, const char *fmt, ...)
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
     snprintf(err->msg, sizeof err->msg, "%s: %s", what, strerror(-code));
+    clean(err);
     err->code = code;
     return code;
 }

@@ -9,7 +9,7 @@
 
 struct err {
     int code;              /* -errno of the first failure, 0 while none */
-    char msg[ERR_MSG_MAX]; /* one line for a person, no newline */
+    char msg[ERR_MSG_MAX]; /* one line for a person; control characters in it became '?' */
 };
 
 /* Sets *err (may be NULL) to `code` (-errno) with a formatted message and returns `code`. */

@@ -19,6 +19,17 @@ static void err_keeps_the_first_code_and_grows_in_front(void **s)
     assert_int_equal(err_errno(NULL, -2, "x"), -2);
 }
 
+static void err_stays_on_one_line(void **s)
+{
+    struct err err = {0};
+    err_set(&err, -1, "disk '%s'", "a\nb\x1b[2J");
+    assert_string_equal(err.msg, "disk 'a?b?[2J'");
+    err_prefix(&err, "%s", "x\ty");
+    assert_string_equal(err.msg, "x?y: disk 'a?b?[2J'");
+    err_errno(&err, -2, "\r");
+    assert_string_equal(err.msg, "?: No such file or directory");
+}
+
 static void err_cuts_long_messages(void **s)
 {
     struct err err = {0};
@@ -153,6 +164,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(err_keeps_the_first_code_and_grows_in_front),
+        cmocka_unit_test(err_stays_on_one_line),
         cmocka_unit_test(err_cuts_long_messages),
         cmocka_unit_test(timers_fire_in_order_and_posts_wake),
         cmocka_unit_test(posts_of_one_who_left_are_dropped),
