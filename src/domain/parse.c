@@ -22,9 +22,9 @@ static uint64_t parse_memory(struct reader *r, struct xml_node *n)
         {"M", MIB},       {"MiB", MIB},       {"GB", 1000000000}, {"G", GIB}, {"GiB", GIB}, {"TB", 1000000000000},
         {"T", GIB << 10}, {"TiB", GIB << 10},
     };
-    if (!n)
-        return 0;
     const char *unit = reader_attr(n, "unit");
+    if (!n || !n->text) /* empty is as good as absent: what we format has one where only unknown attributes are left */
+        return 0;
     uint64_t scale = unit ? 0 : KIB;
     for (unsigned i = 0; unit && i < ARRAY_SIZE(units); i++)
         if (!strcasecmp(units[i].name, unit))
@@ -40,7 +40,7 @@ static uint64_t parse_memory(struct reader *r, struct xml_node *n)
 static unsigned parse_child_count(struct reader *r, struct xml_node *n, const char *name)
 {
     struct xml_node *c = reader_child(n, name);
-    if (!c)
+    if (!c || !c->text) /* as with <memory> */
         return 0;
     autofree char *label = xasprintf("<%s>", name);
     return reader_num(r, c, label, c->text, 65535);
