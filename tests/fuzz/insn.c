@@ -149,7 +149,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         start();
     enter(data[0] & 3);
     data++;
-    size = MIN(size - 1, 1024u);
+    size = MIN(size - 1, 256u);
     decode(data, size);
     memcpy(mem->ram + CODE, data, size);
     mem_wrote(mem, 0, RAM);
