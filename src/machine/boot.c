@@ -6,9 +6,12 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "dev/acpi_pm.h"
 #include "machine/acpi.h"
 #include "machine/machine.h"
 #include "machine/smbios.h"
+
+#define RESET_VECTOR 0xffff0
 
 static int set_cpus(struct vm *vm, const struct cpu_state *bsp, struct cpu_state *ap, struct err *err)
 {
@@ -48,6 +51,24 @@ static int write_tables(struct vm *vm, gpa_t *ret_rsdp, struct err *err)
     return code < 0 ? err_prefix(err, "SMBIOS tables") : 0;
 }
 
+/*
+ * What a PC's firmware has at its reset vector, where an operating system jumps in real mode to reboot: the machine's
+ * reset, by the port that both boards have. Linux does so where ACPI is hardware-reduced and there is no EFI, and with
+ * reboot=bios.
+ */
+static int write_reset_vector(struct vm *vm, struct err *err)
+{
+    static const uint8_t code[] = {
+        0xba, ACPI_RESET_PORT & 0xff, ACPI_RESET_PORT >> 8, /* mov dx, ACPI_RESET_PORT */
+        0xb0, ACPI_RESET_VALUE,                             /* mov al, ACPI_RESET_VALUE */
+        0xee,                                               /* out dx, al */
+        0xf4,                                               /* hlt */
+        0xeb, 0xfd,                                         /* jmp to the hlt */
+    };
+    int r = mem_write(vm->mem, RESET_VECTOR, code, sizeof code);
+    return r < 0 ? err_set(err, r, "no memory at the reset vector") : 0;
+}
+
 int boot_load(struct vm *vm, struct err *err)
 {
     const struct domain *d = vm->domain;
@@ -64,7 +85,7 @@ int boot_load(struct vm *vm, struct err *err)
         .unpack = !vm->ops->kernel_irqchip, /* an engine in software */
     };
     int code = write_tables(vm, &boot.rsdp, err);
-    if (code < 0)
+    if (code < 0 || (code = write_reset_vector(vm, err)) < 0)
         return code;
     if (vm->pci)
         pci_assign(vm->pci, PCI_MEM_BASE, PCI_MEM_END, 0xc000);
