@@ -2,6 +2,7 @@
 #include "base/sock.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -53,5 +54,37 @@ int sock_unix_listen(const char *path, struct err *err)
     /* Before bind() nobody can connect, and the mode of the socket is the mode of its file. */
     if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 8) < 0)
         return err_errno(err, -errno, "%s: cannot listen", path);
+    return fd_take(fd);
+}
+
+int sock_tcp_listen(const char *text, struct err *err)
+{
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    struct addrinfo *list;
+    autofree char *copy = xstrdup(text);
+    char *host = copy, *port = strrchr(copy, ':');
+    if (port) {
+        *port++ = 0;
+        size_t n = strlen(host);
+        if (host[0] == '[' && n > 1 && host[n - 1] == ']') { /* IPv6 */
+            host[n - 1] = 0;
+            host++;
+        }
+    } else {
+        port = copy;
+        host = "127.0.0.1";
+    }
+    int r = getaddrinfo(*host ? host : NULL, port, &hints, &list);
+    if (r)
+        return err_set(err, -EINVAL, "%s: %s", text, gai_strerror(r));
+    autofd int fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    static const int on = 1;
+    r = fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
+                bind(fd, list->ai_addr, list->ai_addrlen) < 0 || listen(fd, 8) < 0
+            ? -errno
+            : 0;
+    freeaddrinfo(list);
+    if (r < 0)
+        return err_errno(err, r, "%s: cannot listen", text);
     return fd_take(fd);
 }

@@ -1,4 +1,4 @@
-/* UNIX sockets by path. */
+/* UNIX sockets by path, and TCP sockets. */
 #ifndef LODGE_BASE_SOCK_H
 #define LODGE_BASE_SOCK_H
 
@@ -13,5 +13,8 @@ int sock_unix_listen(const char *path, struct err *err);
 
 /* A connected stream socket, non-blocking. A descriptor or -errno. */
 int sock_unix_connect(const char *path, struct err *err);
+
+/* A listening, non-blocking TCP socket at "[HOST:]PORT"; without HOST only this machine can connect. A descriptor or -errno. */
+int sock_tcp_listen(const char *address, struct err *err);
 
 #endif

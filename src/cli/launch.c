@@ -92,7 +92,7 @@ static __attribute__((noinline)) pid_t start(const char *path, const char *const
     _exit(CLI_ERROR);
 }
 
-int launch(const char *document, const char *monitor, bool verbose)
+int launch(const char *document, const char *monitor, const char *gdb, bool verbose)
 {
     autofree char *path = find_beside();
     autofd int fd = document_fd(document);
@@ -100,11 +100,15 @@ int launch(const char *document, const char *monitor, bool verbose)
         return cli_error("cannot pass the domain on: %s", strerror(-fd));
     char fd_text[16];
     snprintf(fd_text, sizeof fd_text, "%d", fd);
-    const char *args[8] = {"lodge-vm", "--domain-fd", fd_text};
+    const char *args[10] = {"lodge-vm", "--domain-fd", fd_text};
     int n = 3;
     if (monitor) {
         args[n++] = "--monitor";
         args[n++] = monitor;
+    }
+    if (gdb) {
+        args[n++] = "--gdb";
+        args[n++] = gdb;
     }
     if (verbose)
         args[n++] = "--verbose";

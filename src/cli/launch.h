@@ -6,8 +6,8 @@
 
 /*
  * Runs lodge-vm on a domain document in the foreground, with our terminal, and puts the terminal back however it ends.
- * `monitor` is passed on, or NULL. Returns the exit status for `lodge`.
+ * `monitor` and `gdb` are passed on, or NULL. Returns the exit status for `lodge`.
  */
-int launch(const char *document, const char *monitor, bool verbose);
+int launch(const char *document, const char *monitor, const char *gdb, bool verbose);
 
 #endif

@@ -21,7 +21,7 @@
 struct run {
     const struct cli_verb *verb;
     struct domain *d;
-    const char *xml, *monitor;
+    const char *xml, *monitor, *gdb;
     const char *not_with_xml; /* the first option that describes a guest */
     enum domain_engine engine;
     bool no_reboot, dry_run, print_xml, no_serial, log_verbose;
@@ -272,6 +272,14 @@ static int set_monitor(struct run *r, const char *value)
     return 0;
 }
 
+static int set_gdb(struct run *r, const char *value)
+{
+    if ((strncmp(value, "unix=", 5) || !value[5]) && (strncmp(value, "tcp=", 4) || !value[4]))
+        return cli_usage(r->verb, "--gdb: '%s' is not tcp=[HOST:]PORT or unix=FILE", value);
+    r->gdb = value;
+    return 0;
+}
+
 static int set_machine(struct run *r, const char *value)
 {
     if (strcmp(value, "q35") && strcmp(value, "micro") && strcmp(value, "microvm"))
@@ -330,6 +338,7 @@ const struct cli_option cli_run_options[] = {
      "stdio file= unix= pty null none", true},
     {"share", CLI_DIR, "DIR[,tag=T][,readonly]", "share a directory with the guest (9p)", NULL, true},
     {"monitor", CLI_WORDS, "unix=FILE", "serve the monitor protocol (QMP) on a socket", "unix="},
+    {"gdb", CLI_WORDS, "tcp=[HOST:]PORT|unix=FILE", "let gdb debug the guest", "tcp= unix="},
     {"machine", CLI_WORDS, "q35|micro", "the board (default: q35)", "q35 micro"},
     {"name", CLI_TEXT, "NAME", "name of the guest (default: guest)"},
     {"no-reboot", CLI_FLAG, NULL, "end when the guest reboots"},
@@ -356,7 +365,7 @@ static const struct {
 } setters[] = {
     {set_kernel},    {set_initrd},          {set_append},        {set_disk},          {set_net},
     {set_cpus},      {set_memory},          {set_engine, true},  {set_cpu},           {set_serial, true},
-    {set_share},     {set_monitor, true},   {set_machine},       {set_name, true},    {set_no_reboot, true},
+    {set_share},     {set_monitor, true},   {set_gdb, true},     {set_machine},       {set_name, true},    {set_no_reboot, true},
     {set_xml, true}, {set_print_xml, true}, {set_dry_run, true}, {set_verbose, true},
 };
 _Static_assert(ARRAY_SIZE(cli_run_options) == ARRAY_SIZE(setters) + 1, "one setter for each option");
@@ -486,7 +495,7 @@ static int run_domain(struct run *r)
         return cli_error("%s", err.msg);
     if (r->dry_run)
         return CLI_OK;
-    return launch(document, r->monitor, r->log_verbose);
+    return launch(document, r->monitor, r->gdb, r->log_verbose);
 }
 
 int cli_run(const struct cli_verb *verb, int argc, char **argv)

@@ -50,6 +50,32 @@ enum vcpu_exit {
     VCPU_EXIT_KICKED,   /* vcpu_kick(): look what is wanted, run again */
     VCPU_EXIT_SHUTDOWN, /* triple fault */
     VCPU_EXIT_ERROR,    /* err says what */
+    VCPU_EXIT_DEBUG,    /* something that set_debug asked for; debug_hit says what */
+};
+
+/*
+ * What a debugger outside of the guest wants of a vCPU. Addresses are linear. Nothing of it shows in the guest: neither its memory nor
+ * its debug registers change.
+ */
+enum { VCPU_WATCH_WRITE = 1, VCPU_WATCH_READ = 2 };
+struct vcpu_watch {
+    uint64_t addr;
+    uint32_t len; /* bytes, at least 1 */
+    uint8_t kind; /* VCPU_WATCH_* */
+};
+#define VCPU_BREAKS_MAX 64
+#define VCPU_WATCHES_MAX 8
+struct vcpu_debug {
+    bool step;          /* one instruction, then stop; interrupts wait, but those that end a HLT */
+    unsigned n_breaks;  /* stop before the instruction there */
+    unsigned n_watches; /* stop after the instruction that accesses it */
+    uint64_t breaks[VCPU_BREAKS_MAX];
+    struct vcpu_watch watches[VCPU_WATCHES_MAX];
+};
+enum vcpu_hit_kind { VCPU_HIT_NONE, VCPU_HIT_STEP, VCPU_HIT_BREAK, VCPU_HIT_WATCH };
+struct vcpu_hit {
+    enum vcpu_hit_kind kind;
+    uint64_t addr; /* of the breakpoint or watchpoint */
 };
 
 /* vcpu_signal(): what reaches a CPU from outside (the local APIC's pins and messages). */
@@ -118,6 +144,12 @@ struct engine_ops {
     int (*irqchip_set)(struct engine *e, const void *buf, size_t len, struct err *err);
     /* The engine's irqchip as after power-on. At every machine reset, before set_state of the vCPUs. No vCPU runs. */
     int (*irqchip_reset)(struct engine *e, struct err *err);
+    /*
+     * For debuggers; NULL: not there. set_debug lasts until the next one (NULL: nothing is wanted), while the vCPU does not run; `d` is
+     * copied. -ENOSPC: more than this engine can watch. debug_hit: why vcpu_run said VCPU_EXIT_DEBUG.
+     */
+    int (*set_debug)(struct vcpu *v, const struct vcpu_debug *d);
+    void (*debug_hit)(struct vcpu *v, struct vcpu_hit *ret);
 };
 
 /* First members of every engine's and vCPU's own struct. */

@@ -78,6 +78,20 @@ int vm_read_phys(struct vm *vm, uint64_t gpa, void *buf, size_t len)
     return mem_read(vm->mem, gpa, buf, len);
 }
 
+int vm_write_phys(struct vm *vm, uint64_t gpa, const void *buf, size_t len)
+{
+    return mem_write(vm->mem, gpa, buf, len);
+}
+
+int vm_vcpu_set_state(struct vm *vm, unsigned cpu, const struct cpu_state *s, struct err *err)
+{
+    if (cpu >= vm->n_cpus)
+        return err_set(err, -EINVAL, "there is no vCPU %u", cpu);
+    if (vm->status == VM_RUNNING)
+        return err_set(err, -EBUSY, "the guest runs");
+    return vm->ops->set_state(vm->cpu[cpu].vcpu, s, err);
+}
+
 /* ---- texts ---- */
 
 struct text {

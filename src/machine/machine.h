@@ -46,6 +46,8 @@ struct vcpu_thread {
     bool started;
     _Atomic int tid;
     bool parked; /* vm->cpu_lock */
+    bool debug_held; /* cpu_lock; a debugger keeps this one while others run */
+    struct vcpu_hit hit; /* cpu_lock; not reported yet */
 };
 
 struct board {
@@ -117,9 +119,11 @@ struct vm {
     /* What a vCPU thread wants of the main thread: bits of 1 << enum vm_want. */
     _Atomic unsigned wants;
     struct err vcpu_err;
+    struct vcpu_debug debug; /* what vm_debug_set() asked for; empty: nothing */
+    bool debugged;           /* the vCPUs were given something of it */
 };
 
-enum vm_want { WANT_RESET, WANT_POWEROFF, WANT_PANIC, WANT_TRIPLE_FAULT, WANT_ERROR, WANT_DEBUG_EXIT };
+enum vm_want { WANT_RESET, WANT_POWEROFF, WANT_PANIC, WANT_TRIPLE_FAULT, WANT_ERROR, WANT_DEBUG_EXIT, WANT_DEBUGGER };
 
 /* vm.c. Asks the main thread for a change; any thread. The vCPU that asks is stopped before its next instruction, or soon. */
 void vm_want(struct vm *vm, enum vm_want want);
@@ -143,6 +147,11 @@ int attach_chardev(struct vm *vm, const struct domain_chardev *c, struct chardev
 /* Interrupt line of a virtio-mmio device. */
 unsigned attach_mmio_gsi(unsigned slot);
 void attach_free(struct vm *vm);
+
+/* debug.c: a vCPU has met what the debugger waits for; the machine stops. */
+void debug_report(struct vm *vm);
+/* On the vCPU's thread, with cpu_lock, after VCPU_EXIT_DEBUG. */
+void debug_note(struct vcpu_thread *t);
 
 /* boot.c: puts the kernel into memory and the CPUs to their entry state. At start and after every reset. */
 int boot_load(struct vm *vm, struct err *err);

@@ -24,7 +24,7 @@ static void *vcpu_main(void *opaque)
 
     pthread_mutex_lock(&vm->cpu_lock);
     for (;;) {
-        while (vm->hold && !vm->quit) {
+        while ((vm->hold || t->debug_held) && !vm->quit) {
             t->parked = true;
             pthread_cond_signal(&vm->cpu_parked);
             pthread_cond_wait(&vm->cpu_go, &vm->cpu_lock);
@@ -40,6 +40,10 @@ static void *vcpu_main(void *opaque)
         pthread_mutex_lock(&vm->cpu_lock);
         if (exit == VCPU_EXIT_KICKED)
             continue;
+        if (exit == VCPU_EXIT_DEBUG) {
+            debug_note(t);
+            continue;
+        }
         /* This vCPU cannot go on until the main thread has decided what becomes of the machine. */
         if (exit == VCPU_EXIT_ERROR && !vm->vcpu_err.code)
             vm->vcpu_err = err;

@@ -117,6 +117,8 @@ int vm_stop(struct vm *vm, struct err *err)
     if (vm->status != VM_RUNNING)
         return 0;
     hold_all(vm);
+    for (unsigned i = 0; i < vm->n_cpus; i++)
+        vm->cpu[i].debug_held = false; /* whoever lets the machine go on, lets all of it */
     vm->status = VM_PAUSED;
     tell(vm, VM_EVENT_STOP, false);
     return 0;
@@ -200,6 +202,8 @@ static void handle_wants(void *opaque)
             halt(vm, VM_SHUTDOWN, VM_EVENT_SHUTDOWN, VM_END_RESET, "the guest rebooted");
         else
             do_reset(vm, true);
+    } else if (wants & BIT(WANT_DEBUGGER)) {
+        debug_report(vm);
     }
 }
 

@@ -16,6 +16,7 @@
 
 #include "base/err.h"
 #include "base/loop.h"
+#include "cpu/engine.h"
 #include "cpu/state.h"
 #include "domain/domain.h"
 
@@ -27,6 +28,8 @@ enum vm_end { VM_END_NONE, VM_END_POWEROFF, VM_END_RESET, VM_END_PANIC, VM_END_T
 
 enum vm_event { VM_EVENT_STOP, VM_EVENT_RESUME, VM_EVENT_RESET, VM_EVENT_POWERDOWN, VM_EVENT_SHUTDOWN, VM_EVENT_PANICKED };
 
+struct vm;
+
 /* What the owner is told, on the loop's thread. */
 struct vm_owner {
     void *opaque;
@@ -34,9 +37,9 @@ struct vm_owner {
     void (*event)(void *opaque, enum vm_event event, bool guest);
     /* The machine has ended and stays as it is; the owner usually quits. */
     void (*ended)(void *opaque, enum vm_end end, const char *why);
+    /* A vCPU has met what vm_debug_resume() was told to look for; the machine is paused. NULL: nobody debugs. */
+    void (*debug)(void *opaque, unsigned cpu, const struct vcpu_hit *hit);
 };
-
-struct vm;
 
 /*
  * Builds the machine, stopped, with the guest's kernel in memory. `d` (with defaults, checked) outlives it. `owner` is copied.
@@ -77,6 +80,17 @@ unsigned vm_disks(const struct vm *vm, struct vm_disk *ret, unsigned max);
 unsigned vm_ptys(const struct vm *vm, const char **ret_names, unsigned max);
 /* Reads guest physical memory. -EFAULT. */
 int vm_read_phys(struct vm *vm, uint64_t gpa, void *buf, size_t len);
+int vm_write_phys(struct vm *vm, uint64_t gpa, const void *buf, size_t len);
+/* While the machine is stopped. */
+int vm_vcpu_set_state(struct vm *vm, unsigned cpu, const struct cpu_state *s, struct err *err);
+/*
+ * What a debugger waits for on every vCPU (cpu/engine.h; `step` is not looked at), while the machine is stopped. NULL: nothing more.
+ * -ENOTSUP: the engine cannot; -ENOSPC: so many it cannot watch, and what was set before stays.
+ */
+int vm_debug_set(struct vm *vm, const struct vcpu_debug *d);
+/* vm_cont() for a debugger: how[cpu] says what each vCPU does until the machine is stopped again. */
+enum vm_debug_how { VM_DEBUG_RUN, VM_DEBUG_STEP, VM_DEBUG_HOLD };
+int vm_debug_resume(struct vm *vm, const enum vm_debug_how *how, struct err *err);
 /* Texts for people; the caller frees them. */
 char *vm_info_pci(struct vm *vm);
 char *vm_info_mtree(struct vm *vm);

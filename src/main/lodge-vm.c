@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "domain/domain.h"
+#include "monitor/gdb.h"
 #include "serve.h"
 
 static const char help[] =
@@ -16,6 +17,7 @@ static const char help[] =
     "  --domain FILE        the libvirt domain document\n"
     "  --domain-fd N        the same, from an open descriptor\n"
     "  --monitor unix=FILE  serve the monitor protocol (QMP) on a socket\n"
+    "  --gdb tcp=[HOST:]PORT|unix=FILE  let gdb debug the guest\n"
     "  --paused             do not start the vCPUs before the monitor's cont\n"
     "  --status-fd N        write \"running\" to descriptor N once the guest runs\n"
     "  --verbose            say more about what goes on\n"
@@ -36,11 +38,12 @@ static void note_unknown(void *opaque, int line, const char *path)
 
 int main(int argc, char **argv)
 {
-    enum { DOMAIN = 1, DOMAIN_FD, MONITOR, PAUSED, STATUS_FD, VERBOSE, HELP, VERSION };
+    enum { DOMAIN = 1, DOMAIN_FD, MONITOR, GDB, PAUSED, STATUS_FD, VERBOSE, HELP, VERSION };
     static const struct option options[] = {
         {"domain", required_argument, NULL, DOMAIN},
         {"domain-fd", required_argument, NULL, DOMAIN_FD},
         {"monitor", required_argument, NULL, MONITOR},
+        {"gdb", required_argument, NULL, GDB},
         {"paused", no_argument, NULL, PAUSED},
         {"status-fd", required_argument, NULL, STATUS_FD},
         {"verbose", no_argument, NULL, VERBOSE},
@@ -68,6 +71,11 @@ int main(int argc, char **argv)
             if (strncmp(optarg, "unix=", 5) || !optarg[5])
                 return usage("--monitor: not unix=FILE: ", optarg);
             o.monitor = optarg + 5;
+            break;
+        case GDB:
+            if (!gdb_where_valid(optarg))
+                return usage("--gdb: not tcp=[HOST:]PORT or unix=FILE: ", optarg);
+            o.gdb = optarg;
             break;
         case PAUSED:
             o.paused = true;

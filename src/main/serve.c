@@ -4,6 +4,7 @@
  */
 #include "serve.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,12 +17,14 @@
 #include "base/loop.h"
 #include "cli/cli.h"
 #include "machine/vm.h"
+#include "monitor/gdb.h"
 #include "monitor/monitor.h"
 
 struct serve {
     struct loop *loop;
     struct vm *vm;
     struct monitor *monitor;
+    struct gdb *gdb;
     const struct domain *domain;
     int signal_fd;
     int status; /* of the process */
@@ -175,7 +178,89 @@ static const struct monitor_vm_ops monitor_ops = {
     .engine_info = op_engine_info,
 };
 
+/* What the debugger asks. */
+
+static unsigned gdb_cpus(void *opaque)
+{
+    return ((struct serve *)opaque)->domain->vcpus;
+}
+
+static bool gdb_running(void *opaque)
+{
+    return vm_status(((struct serve *)opaque)->vm) == VM_RUNNING;
+}
+
+static int gdb_stop(void *opaque)
+{
+    struct err err = {0};
+    return vm_stop(((struct serve *)opaque)->vm, &err);
+}
+
+static int gdb_resume(void *opaque, const enum gdb_how *how)
+{
+    static const enum vm_debug_how map[] = {
+        [GDB_RUN] = VM_DEBUG_RUN, [GDB_STEP] = VM_DEBUG_STEP, [GDB_HOLD] = VM_DEBUG_HOLD};
+    const struct serve *s = opaque;
+    autofree enum vm_debug_how *all = xcalloc(s->domain->vcpus, sizeof *all);
+    struct err err = {0};
+    for (unsigned i = 0; i < s->domain->vcpus && i < GDB_CPUS_MAX; i++)
+        all[i] = map[how[i]];
+    return vm_debug_resume(s->vm, all, &err);
+}
+
+static int gdb_get_state(void *opaque, unsigned cpu, struct cpu_state *ret)
+{
+    struct err err = {0};
+    return vm_vcpu_state(((struct serve *)opaque)->vm, cpu, ret, &err);
+}
+
+static int gdb_set_state(void *opaque, unsigned cpu, const struct cpu_state *state)
+{
+    struct err err = {0};
+    return vm_vcpu_set_state(((struct serve *)opaque)->vm, cpu, state, &err);
+}
+
+static int gdb_write_phys(void *opaque, uint64_t gpa, const void *buf, size_t len)
+{
+    return vm_write_phys(((struct serve *)opaque)->vm, gpa, buf, len);
+}
+
+static int gdb_set_points(void *opaque, const struct gdb_point *points, unsigned n)
+{
+    static const uint8_t kinds[] = {
+        [GDB_WRITE] = VCPU_WATCH_WRITE, [GDB_READ] = VCPU_WATCH_READ, [GDB_ACCESS] = VCPU_WATCH_WRITE | VCPU_WATCH_READ};
+    autofree struct vcpu_debug *d = xcalloc(1, sizeof *d);
+    for (unsigned i = 0; i < n; i++) {
+        bool watch = points[i].kind >= GDB_WRITE;
+        if (watch ? d->n_watches == VCPU_WATCHES_MAX : d->n_breaks == VCPU_BREAKS_MAX)
+            return -ENOSPC;
+        if (watch)
+            d->watches[d->n_watches++] = (struct vcpu_watch){points[i].addr, points[i].len, kinds[points[i].kind]};
+        else
+            d->breaks[d->n_breaks++] = points[i].addr;
+    }
+    return vm_debug_set(((struct serve *)opaque)->vm, d);
+}
+
+static const struct gdb_target_ops gdb_ops = {
+    .cpus = gdb_cpus,
+    .running = gdb_running,
+    .stop = gdb_stop,
+    .resume = gdb_resume,
+    .get_state = gdb_get_state,
+    .set_state = gdb_set_state,
+    .read_phys = op_read_phys,
+    .write_phys = gdb_write_phys,
+    .set_points = gdb_set_points,
+    .kill = op_quit,
+};
+
 /* What the machine tells. */
+
+static void on_debug(void *opaque, unsigned cpu, const struct vcpu_hit *hit)
+{
+    gdb_stopped(((struct serve *)opaque)->gdb, cpu, hit->kind == VCPU_HIT_STEP ? NULL : &hit->addr);
+}
 
 static void on_event(void *opaque, enum vm_event event, bool guest)
 {
@@ -226,6 +311,7 @@ static void on_end(void *opaque, enum vm_end end, const char *why)
     autofree char *data =
         xasprintf("{\"guest\": %s, \"reason\": \"%s\"}", ends[end].guest ? "true" : "false", ends[end].reason);
     monitor_event(s->monitor, "SHUTDOWN", data);
+    gdb_ended(s->gdb, end == VM_END_DEBUG_EXIT ? vm_exit_status(s->vm) : ends[end].status);
     if (ends[end].say)
         fprintf(stderr, "lodge-vm: %s\n", why);
     enum domain_action action = end == VM_END_POWEROFF ? s->domain->on_poweroff
@@ -257,7 +343,7 @@ static void format_uuid(const uint8_t *u, char *s)
 static int start(struct serve *s, const struct serve_options *o, struct err *err)
 {
     const struct domain *d = s->domain;
-    const struct vm_owner owner = {s, on_event, on_end};
+    const struct vm_owner owner = {s, on_event, on_end, on_debug};
     int code;
     if (o->monitor) {
         char uuid[37];
@@ -270,6 +356,11 @@ static int start(struct serve *s, const struct serve_options *o, struct err *err
         return code;
     if (d->engine == DOMAIN_ENGINE_AUTO)
         fprintf(stderr, "lodge-vm: engine %s: %s\n", vm_engine_name(s->vm), vm_engine_why(s->vm));
+    if (o->gdb) {
+        const struct gdb_target target = {&gdb_ops, s};
+        if ((code = gdb_new(s->loop, o->gdb, &target, &s->gdb, err)) < 0)
+            return err_prefix(err, "gdb");
+    }
     const char *ptys[32];
     unsigned n = vm_ptys(s->vm, ptys, ARRAY_SIZE(ptys));
     for (unsigned i = 0; i < n; i++)
@@ -307,6 +398,7 @@ int serve(const struct domain *d, const struct serve_options *o)
     struct loop_fd *watch = loop_add_fd(s.loop, s.signal_fd, EPOLLIN, on_signal, &s);
     if (start(&s, o, &err) == 0)
         loop_run(s.loop);
+    gdb_free(s.gdb);
     monitor_free(s.monitor);
     vm_free(s.vm);
     if (err.code)

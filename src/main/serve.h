@@ -6,6 +6,7 @@
 
 struct serve_options {
     const char *monitor; /* path of the monitor's socket, or NULL */
+    const char *gdb;     /* where gdb finds us ("tcp=…", "unix=…"), or NULL */
     int status_fd;       /* gets "running\n" once the guest runs; -1: none */
     bool paused;         /* wait for the monitor's cont */
 };

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "monitor/paging.h"
 #include "monitor/private.h"
 
 #define CR0_PG BIT64(31)
@@ -20,7 +21,7 @@
 #define TABLES_MAX 20000
 
 struct walk {
-    struct monitor *m;
+    const struct paging *p;
     uint64_t root;
     unsigned levels;     /* 2 (32-bit), 3 (PAE), 4, 5 */
     unsigned index_bits; /* 9, or 10 for 32-bit paging */
@@ -28,28 +29,29 @@ struct walk {
     bool large; /* CR4.PSE or more: large pages exist */
 };
 
-static int walk_init(struct walk *w, struct monitor *m, unsigned cpu, bool *ret_paging, struct err *err)
+static int paging_init(struct paging *ret, struct monitor *m, unsigned cpu, struct err *err)
 {
-    struct monitor_paging p;
-    int r = m->vm.ops->paging(m->vm.opaque, cpu, &p, err);
-    if (r < 0)
-        return r;
-    *ret_paging = p.cr0 & CR0_PG;
-    *w = (struct walk){.m = m, .index_bits = 9, .entry_size = 8, .large = true};
-    if (p.efer & EFER_LMA) {
-        w->levels = p.cr4 & CR4_LA57 ? 5 : 4;
-        w->root = p.cr3 & ADDR_MASK;
-    } else if (p.cr4 & CR4_PAE) {
+    *ret = (struct paging){.read_phys = m->vm.ops->read_phys, .opaque = m->vm.opaque};
+    return m->vm.ops->paging(m->vm.opaque, cpu, &ret->regs, err);
+}
+
+static void walk_init(struct walk *w, const struct paging *p)
+{
+    const struct monitor_paging *r = &p->regs;
+    *w = (struct walk){.p = p, .index_bits = 9, .entry_size = 8, .large = true};
+    if (r->efer & EFER_LMA) {
+        w->levels = r->cr4 & CR4_LA57 ? 5 : 4;
+        w->root = r->cr3 & ADDR_MASK;
+    } else if (r->cr4 & CR4_PAE) {
         w->levels = 3;
-        w->root = p.cr3 & 0xffffffe0;
+        w->root = r->cr3 & 0xffffffe0;
     } else {
         w->levels = 2;
         w->index_bits = 10;
         w->entry_size = 4;
-        w->large = p.cr4 & BIT64(4);
-        w->root = p.cr3 & 0xfffff000;
+        w->large = r->cr4 & BIT64(4);
+        w->root = r->cr3 & 0xfffff000;
     }
-    return 0;
 }
 
 static unsigned shift_of(const struct walk *w, unsigned level)
@@ -80,7 +82,7 @@ static int translate(const struct walk *w, uint64_t gva, uint64_t *ret_gpa)
     for (unsigned level = w->levels; level; level--) {
         unsigned shift = shift_of(w, level);
         uint64_t pte = 0, index = gva >> shift & (entries_of(w, level) - 1);
-        if (w->m->vm.ops->read_phys(w->m->vm.opaque, table + index * w->entry_size, &pte, w->entry_size) < 0 ||
+        if (w->p->read_phys(w->p->opaque, table + index * w->entry_size, &pte, w->entry_size) < 0 ||
             !(pte & PTE_P))
             return -EFAULT;
         if (is_leaf(w, level, pte)) {
@@ -92,18 +94,26 @@ static int translate(const struct walk *w, uint64_t gva, uint64_t *ret_gpa)
     return -EFAULT;
 }
 
-int paging_read(struct monitor *m, unsigned cpu, uint64_t gva, void *buf, size_t len, struct err *err)
+int paging_translate(const struct paging *p, uint64_t gva, uint64_t *ret_gpa)
 {
     struct walk w;
-    bool paging;
-    int r = walk_init(&w, m, cpu, &paging, err);
+    *ret_gpa = gva;
+    if (!(p->regs.cr0 & CR0_PG))
+        return 0;
+    walk_init(&w, p);
+    return translate(&w, gva, ret_gpa);
+}
+
+int paging_read(struct monitor *m, unsigned cpu, uint64_t gva, void *buf, size_t len, struct err *err)
+{
+    struct paging p;
+    int r = paging_init(&p, m, cpu, err);
     if (r < 0)
         return r;
     for (size_t done = 0; done < len;) {
-        uint64_t at = gva + done, gpa = at;
+        uint64_t at = gva + done, gpa;
         size_t n = MIN(len - done, (size_t)(4096 - (at & 4095)));
-        if ((paging && translate(&w, at, &gpa) < 0) ||
-            m->vm.ops->read_phys(m->vm.opaque, gpa, (char *)buf + done, n) < 0)
+        if (paging_translate(&p, at, &gpa) < 0 || p.read_phys(p.opaque, gpa, (char *)buf + done, n) < 0)
             return err_set(err, -EFAULT, "Cannot access memory at address 0x%llx", (unsigned long long)at);
         done += n;
     }
@@ -141,7 +151,7 @@ static void list_table(const struct walk *w, unsigned level, uint64_t table, uin
 {
     uint8_t page[4096];
     size_t bytes = entries_of(w, level) * w->entry_size;
-    if (!*budget || t->full || w->m->vm.ops->read_phys(w->m->vm.opaque, table, page, bytes) < 0)
+    if (!*budget || t->full || w->p->read_phys(w->p->opaque, table, page, bytes) < 0)
         return;
     (*budget)--;
     for (unsigned i = 0; i < entries_of(w, level); i++) {
@@ -162,18 +172,19 @@ static void list_table(const struct walk *w, unsigned level, uint64_t table, uin
 void paging_list(struct monitor *m, unsigned cpu, struct text *t)
 {
     struct walk w;
+    struct paging p;
     struct range r = {0};
     struct err err = {0};
-    bool paging;
     unsigned budget = TABLES_MAX;
-    if (walk_init(&w, m, cpu, &paging, &err) < 0) {
+    if (paging_init(&p, m, cpu, &err) < 0) {
         text_printf(t, "%s\r\n", err.msg);
         return;
     }
-    if (!paging) {
+    if (!(p.regs.cr0 & CR0_PG)) {
         text_printf(t, "PG disabled\r\n");
         return;
     }
+    walk_init(&w, &p);
     list_table(&w, w.levels, w.root, 0, PTE_W | PTE_U, &budget, &r, t);
     range_end(&r, t);
     if (!budget)

@@ -34,6 +34,9 @@ struct kvm_vcpu {
     pthread_t thread;
     bool running;
 
+    struct vcpu_debug debug; /* what a debugger wants */
+    struct vcpu_hit hit;
+
     struct kvm_assist *assist; /* made at the first need */
     _Atomic uint64_t assisted; /* instructions that it executed */
     _Atomic uint64_t exits[KVM_EXIT_NOTIFY + 1];
@@ -140,6 +143,12 @@ int kvm_set_core_at_entry(struct kvm_vcpu *v, const struct cpu_state *s, struct 
 void kvm_read_msrs(struct kvm_vcpu *v, struct cpu_msr *m, unsigned n);
 int kvm_get_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t *ret);
 int kvm_set_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t value);
+
+/* debug.c */
+int kvm_set_debug(struct vcpu *v, const struct vcpu_debug *d);
+void kvm_debug_hit(struct vcpu *v, struct vcpu_hit *ret);
+/* After KVM_EXIT_DEBUG: notes what it was. False: nothing that anybody wants. */
+bool kvm_debug_exit(struct kvm_vcpu *v);
 
 /* assist.c. Executes the instruction at which KVM stopped. 0: go on; 1: triple fault; -errno. */
 int kvm_assist_step(struct kvm_vcpu *v, struct err *err);

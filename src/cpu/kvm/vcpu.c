@@ -165,6 +165,8 @@ static int handle_exit(struct kvm_vcpu *v, struct err *err)
         return -1;
     case KVM_EXIT_SHUTDOWN:
         return VCPU_EXIT_SHUTDOWN;
+    case KVM_EXIT_DEBUG:
+        return kvm_debug_exit(v) ? VCPU_EXIT_DEBUG : -1;
     case KVM_EXIT_SYSTEM_EVENT:
         if (run->system_event.type == KVM_SYSTEM_EVENT_SHUTDOWN || run->system_event.type == KVM_SYSTEM_EVENT_RESET ||
             run->system_event.type == KVM_SYSTEM_EVENT_CRASH)

@@ -14,6 +14,7 @@
 #include "cpu/soft/exc.h"
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/seg.h"
+#include "cpu/soft/sys.h"
 
 /* Of all vCPUs together, but between these limits for each: a Debian boot decodes about 30 MiB of blocks. */
 #define ARENAS_SIZE (64 * MIB)
@@ -136,6 +137,18 @@ static int insn_stale(struct soft_cpu *c, const struct insn *i)
     return INSN_JUMP;
 }
 
+void block_break_off(struct soft_cpu *c)
+{
+    struct soft_block *b = c->blocks->running;
+    if (!b)
+        return;
+    for (unsigned k = 0; k < b->n; k++)
+        b->insn[k].fn = insn_stale;
+    b->broken = true;
+    if (block_valid(b))
+        b->gen--;
+}
+
 void soft_code_written(struct soft_cpu *c, gpa_t gpa, unsigned len)
 {
     struct mem *m = c->vcpu.engine->cfg.mem;
@@ -146,12 +159,8 @@ void soft_code_written(struct soft_cpu *c, gpa_t gpa, unsigned len)
     if (!code_drop(c->soft, mem_page_index(m, r->host + (gpa - r->base)), lines_mask(off, MIN(len, PAGE_SIZE - off))))
         return;
     c->blocks->invalidations++;
-    struct soft_block *b = c->blocks->running;
-    if (b && !block_valid(b)) {
-        for (unsigned k = 0; k < b->n; k++)
-            b->insn[k].fn = insn_stale;
-        b->broken = true;
-    }
+    if (c->blocks->running && !block_valid(c->blocks->running))
+        block_break_off(c);
 }
 
 void blocks_dma_written(void *soft_engine, gpa_t gpa, uint64_t len)
@@ -372,6 +381,11 @@ struct soft_block *block_find(struct soft_cpu *c, uint64_t lin)
     const uint8_t *host;
     gpa_t gpa, gpa2;
     s->found++;
+    bool debugged = c->debug && debugger_page(c, lin);
+    if (debugged && !c->debug_stepping) {
+        c->debug_leave = true;
+        return NULL;
+    }
     if (!(c->mode & MODE_CS64)) {
         if (c->rip > c->seg[CS].limit) {
             (void)exc_raise_code(c, EXC_GP, 0);
@@ -420,6 +434,8 @@ found:
         }
         return b;
     }
+    if (debugged)
+        return b;
     code_pages_note(c, lin);
     if (b->cross)
         code_pages_note(c, next_page(c, lin));

@@ -82,6 +82,9 @@ void blocks_free(struct soft_cpu *c); /* NULL-safe */
 /* The block at c->rip, linear address `lin`, by the mappings of now. NULL: the fetch faults, c->exc says how. */
 struct soft_block *block_find(struct soft_cpu *c, uint64_t lin);
 
+/* Ends the running block after its current instruction. */
+void block_break_off(struct soft_cpu *c);
+
 /* Does all of b lie in the code segment? Only segments with a limit ask. */
 static inline bool block_in_limit(const struct soft_cpu *c, const struct soft_block *b)
 {

@@ -46,6 +46,7 @@ enum {
     PEND_TLB = 64,       /* entries of `wprotect` ring are to be dropped (a page became code) */
     PEND_TLB_ALL = 128,  /* drop the whole TLB */
     PEND_SMI = 256,
+    PEND_DEBUG = 512,    /* a debugger's watchpoint was met */
 };
 
 /* What an instruction handler says; see insn.h. */
@@ -136,6 +137,10 @@ struct soft_cpu {
     bool exc_valid;           /* an exception to deliver before the next instruction (set_state, single-step) */
     bool shutdown;            /* triple fault happened */
     bool dirty_tracking;      /* the TLB was filled under this value of mem->dirty_tracking */
+    struct soft_debug *debug; /* of a debugger outside of the guest; NULL: none */
+    bool debug_step;          /* it wants one instruction */
+    bool debug_stepping;      /* soft_step() is at work: it may run code with breakpoints */
+    bool debug_leave;         /* block_find() met code with breakpoints: go there by single instructions */
     uint64_t insns;           /* instructions executed, roughly: for statistics */
 
     /* ---- parts with their own headers ---- */

@@ -73,6 +73,8 @@ int dbg_insn_done(struct soft_cpu *c, bool tf)
 
 void dbg_check_access(struct soft_cpu *c, uint64_t lin, unsigned size, bool write)
 {
+    if (c->debug)
+        debugger_check_access(c, lin, size, write);
     c->dr6_hits |= matches(c, lin, size, BIT(BP_ACCESS) | (write ? BIT(BP_WRITE) : 0));
 }
 
@@ -84,6 +86,8 @@ void dbg_check_io(struct soft_cpu *c, uint16_t port, unsigned size)
 
 bool dbg_page_watched(const struct soft_cpu *c, uint64_t lin)
 {
+    if (c->debug && debugger_watches_page(c, lin))
+        return true;
     if (!(c->dr[7] & 0xff))
         return false;
     for (unsigned n = 0; n < 4; n++)

@@ -86,6 +86,7 @@ static void vcpu_destroy(struct soft_cpu *c)
     if (!c)
         return;
     timer_detach(c);
+    free(c->debug);
     blocks_free(c);
     mmu_free(c);
     pthread_mutex_destroy(&c->wprotect.lock);
@@ -278,4 +279,6 @@ const struct engine_ops soft_engine_ops = {
     .set_state = soft_vcpu_set_state,
     .clock_changed = soft_clock_changed,
     .info = soft_info,
+    .set_debug = soft_set_debug,
+    .debug_hit = soft_debug_hit,
 };

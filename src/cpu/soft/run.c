@@ -89,6 +89,11 @@ static bool handle_pending(struct soft_cpu *c)
         soft_take_sipi(c, atomic_load(&c->sipi_vector));
     if (p & (PEND_INIT | PEND_SIPI))
         p |= PEND_INTR; /* nobody looked while it waited */
+    if (c->debug_step && c->run_state == CPU_RUNNABLE && !c->halted) {
+        atomic_fetch_or(&c->pending, p & (PEND_INTR | PEND_NMI)); /* after the step */
+        p &= ~(PEND_INTR | PEND_NMI);
+    }
+    bool halted = c->halted;
     if (c->run_state == CPU_RUNNABLE) {
         bool nmi_now = (p & PEND_NMI) && !c->nmi_masked && !c->int_shadow;
         if (nmi_now) {
@@ -98,6 +103,8 @@ static bool handle_pending(struct soft_cpu *c)
         if (p & PEND_INTR)
             take_interrupt(c);
         p &= nmi_now ? ~PEND_NMI : ~0u;
+        if (c->debug_step && halted && !c->halted)
+            debugger_stepped(c);
     }
     if (p & PEND_NMI)
         atomic_fetch_or(&c->pending, PEND_NMI);
@@ -189,14 +196,19 @@ static void run_blocks(struct soft_cpu *c)
         }
         b = to;
     }
-    deliver(c);
+    if (c->debug_leave)
+        c->debug_leave = false;
+    else
+        deliver(c);
 }
 
-void soft_step(struct soft_cpu *c)
+static void step(struct soft_cpu *c)
 {
     bool tf = c->rflags_rest & FLAG_TF;
     uint64_t lin = code_linear(c), rip = c->rip;
     struct soft_block *b;
+    if (c->debug && debugger_check_fetch(c, lin))
+        return;
     if ((c->slow_step && dbg_check_fetch(c, lin)) || !(b = block_at(c, lin))) {
         deliver(c);
         return;
@@ -227,6 +239,15 @@ void soft_step(struct soft_cpu *c)
         deliver(c);
 }
 
+void soft_step(struct soft_cpu *c)
+{
+    c->debug_stepping = true;
+    step(c);
+    c->debug_stepping = false;
+    if (c->debug_step)
+        debugger_stepped(c);
+}
+
 enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
 {
     struct soft_cpu *c = soft_cpu_of(v);
@@ -242,11 +263,13 @@ enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
             return VCPU_EXIT_KICKED;
         if (c->shutdown)
             return VCPU_EXIT_SHUTDOWN;
+        if (c->debug && debugger_stops(c))
+            return VCPU_EXIT_DEBUG;
         if (c->halted || c->run_state != CPU_RUNNABLE)
             sleep_until_pending(c);
         else if (c->exc_valid)
             deliver(c);
-        else if (c->slow_step || c->int_shadow)
+        else if (c->slow_step || c->int_shadow || (c->debug && debugger_page(c, code_linear(c))))
             soft_step(c);
         else
             run_blocks(c);

@@ -49,10 +49,11 @@ void sys_io_write(struct soft_cpu *c, uint16_t port, unsigned size, uint32_t val
  * clears RF and says INSN_FAULT with the #DB trap in c->exc when single-step or data breakpoints hit; rip is then at
  * the next instruction. Call it last, with rip moved.
  */
-/* Recomputes slow_step: TF, RF, breakpoints or an interrupt shadow. */
+/* Recomputes slow_step: TF, RF, breakpoints, an interrupt shadow, or a debugger that steps. */
 static inline void soft_step_changed(struct soft_cpu *c)
 {
-    c->slow_step = (c->rflags_rest & (FLAG_TF | FLAG_RF)) || (c->dr[7] & 0xff) || c->int_shadow;
+    c->slow_step = (c->rflags_rest & (FLAG_TF | FLAG_RF)) || (c->dr[7] & 0xff) || c->int_shadow ||
+                   c->debug_step;
 }
 MUST_CHECK int dbg_check_fetch(struct soft_cpu *c, uint64_t lin);
 MUST_CHECK int dbg_insn_done(struct soft_cpu *c, bool tf);
@@ -61,5 +62,18 @@ void dbg_check_access(struct soft_cpu *c, uint64_t lin, unsigned size, bool writ
 void dbg_check_io(struct soft_cpu *c, uint16_t port, unsigned size);
 /* Is there an enabled data breakpoint in lin's page? Then it never enters the TLB. */
 bool dbg_page_watched(const struct soft_cpu *c, uint64_t lin);
+
+/* A debugger outside of the guest (engine.h, set_debug): debugger.c. All but soft_* are for c->debug not NULL. */
+/* Has the page of `lin` breakpoints? Then its code runs by single instructions. */
+bool debugger_page(const struct soft_cpu *c, uint64_t lin);
+/* Is there a breakpoint at `lin`, where the vCPU is now? Notes it. */
+bool debugger_check_fetch(struct soft_cpu *c, uint64_t lin);
+void debugger_check_access(struct soft_cpu *c, uint64_t lin, unsigned size, bool write);
+/* An instruction, or the delivery of what ends a HLT, is done. */
+void debugger_stepped(struct soft_cpu *c);
+bool debugger_stops(const struct soft_cpu *c);
+bool debugger_watches_page(const struct soft_cpu *c, uint64_t lin);
+int soft_set_debug(struct vcpu *v, const struct vcpu_debug *d);
+void soft_debug_hit(struct vcpu *v, struct vcpu_hit *ret);
 
 #endif

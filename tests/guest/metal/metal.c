@@ -169,6 +169,7 @@ static void *vcpu_main(void *arg)
     while (!atomic_load(&metal.done)) {
         switch (metal.engine->ops->vcpu_run(v, &err)) {
         case VCPU_EXIT_KICKED:
+        case VCPU_EXIT_DEBUG: /* nobody asked */
             break;
         case VCPU_EXIT_SHUTDOWN:
             fprintf(stderr, "triple fault on vCPU %u\n", v->index);

@@ -1,0 +1,79 @@
+/*
+ * A debugger's breakpoints, watchpoints and single-step with KVM (KVM_SET_GUEST_DEBUG): the host's four debug registers
+ * hold all of them, and the guest's memory stays as it is. While the vCPU does not run, but kvm_debug_exit().
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "cpu/kvm/kvm.h"
+
+enum { SLOTS = 4 };
+
+/* DR7: global enable, and the fields R/W and LEN (SDM 3B, 17.2.4). */
+static uint64_t dr7_slot(unsigned n, unsigned rw, unsigned len)
+{
+    static const uint8_t code[] = {[1] = 0, [2] = 1, [4] = 3, [8] = 2};
+    return 2ull << (2 * n) | (uint64_t)(rw | code[len] << 2) << (16 + 4 * n);
+}
+
+int kvm_set_debug(struct vcpu *vcpu, const struct vcpu_debug *d)
+{
+    struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
+    struct kvm_guest_debug g = {0};
+    unsigned n = 0;
+    if (d && d->n_breaks + d->n_watches > SLOTS)
+        return -ENOSPC;
+    if (d) {
+        g.control = KVM_GUESTDBG_ENABLE;
+        for (unsigned i = 0; i < d->n_breaks; i++, n++) {
+            g.arch.debugreg[n] = d->breaks[i];
+            g.arch.debugreg[7] |= dr7_slot(n, 0, 1);
+        }
+        for (unsigned i = 0; i < d->n_watches; i++, n++) {
+            const struct vcpu_watch *w = &d->watches[i];
+            if ((w->len != 1 && w->len != 2 && w->len != 4 && w->len != 8) || w->addr % w->len)
+                return -ENOSPC;
+            g.arch.debugreg[n] = w->addr;
+            g.arch.debugreg[7] |= dr7_slot(n, w->kind == VCPU_WATCH_WRITE ? 1 : 3, w->len);
+        }
+        if (n) {
+            g.control |= KVM_GUESTDBG_USE_HW_BP;
+            g.arch.debugreg[7] |= BIT(9) | BIT(10);
+        }
+        if (d->step) {
+            int can = ioctl(kvm_engine_of(vcpu->engine)->vm, KVM_CHECK_EXTENSION, KVM_CAP_SET_GUEST_DEBUG2);
+            g.control |= KVM_GUESTDBG_SINGLESTEP | (can > 0 ? can & KVM_GUESTDBG_BLOCKIRQ : 0);
+        }
+    }
+    if (ioctl(v->fd, KVM_SET_GUEST_DEBUG, &g) < 0)
+        return -errno;
+    v->debug = d ? *d : (struct vcpu_debug){0};
+    v->hit = (struct vcpu_hit){0};
+    return 0;
+}
+
+bool kvm_debug_exit(struct kvm_vcpu *v)
+{
+    const struct kvm_debug_exit_arch *a = &v->run->debug.arch;
+    for (unsigned n = 0; n < v->debug.n_breaks + v->debug.n_watches; n++) {
+        if (!(a->dr6 & BIT(n)))
+            continue;
+        if (n < v->debug.n_breaks)
+            v->hit = (struct vcpu_hit){VCPU_HIT_BREAK, v->debug.breaks[n]};
+        else
+            v->hit = (struct vcpu_hit){VCPU_HIT_WATCH, v->debug.watches[n - v->debug.n_breaks].addr};
+        return true;
+    }
+    if (!v->debug.step)
+        return false;
+    v->hit = (struct vcpu_hit){VCPU_HIT_STEP, a->pc};
+    return true;
+}
+
+void kvm_debug_hit(struct vcpu *vcpu, struct vcpu_hit *ret)
+{
+    struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
+    *ret = v->hit;
+    v->hit = (struct vcpu_hit){0};
+}
