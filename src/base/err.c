@@ -26,11 +26,11 @@ int err_set(struct err *err, int code, const char *fmt, ...)
     return code;
 }
 
-int err_prefix(struct err *err, const char *fmt, ...)
+void err_prefix(struct err *err, const char *fmt, ...)
 {
     char old[ERR_MSG_MAX];
     if (!err)
-        return 0;
+        return;
     memcpy(old, err->msg, sizeof old);
     va_list ap;
     va_start(ap, fmt);
@@ -39,7 +39,6 @@ int err_prefix(struct err *err, const char *fmt, ...)
     if (n >= 0 && n < (int)sizeof err->msg)
         snprintf(err->msg + n, sizeof err->msg - n, ": %s", old);
     clean(err);
-    return err->code;
 }
 
 int err_errno(struct err *err, int code, const char *fmt, ...)

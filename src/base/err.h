@@ -15,8 +15,8 @@ struct err {
 /* Sets *err (may be NULL) to `code` (-errno) with a formatted message and returns `code`. */
 int err_set(struct err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Puts "<fmt>: " in front of the message of *err (may be NULL); returns the error's code. */
-int err_prefix(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Puts "<fmt>: " in front of the message of *err (may be NULL). */
+void err_prefix(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* err_set() with ": strerror(-code)" appended. */
 int err_errno(struct err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

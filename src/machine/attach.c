@@ -192,8 +192,10 @@ static int attach_consoles(struct vm *vm, struct err *err)
             return err_set(err, -E2BIG, "more than %u virtio consoles", VIRTIO_CONSOLE_PORTS_MAX);
         struct chardev *chr;
         int code = attach_chardev(vm, &d->consoles[i].chardev, &chr, err);
-        if (code < 0)
-            return err_prefix(err, "console %u", i);
+        if (code < 0) {
+            err_prefix(err, "console %u", i);
+            return code;
+        }
         ports[n++].chr = chr;
     }
     if (!n)

@@ -21,8 +21,10 @@ static int set_cpus(struct vm *vm, const struct cpu_state *bsp, struct cpu_state
         return reset;
     for (unsigned i = 0; i < vm->n_cpus; i++) {
         int code = vm->ops->set_state(vm->cpu[i].vcpu, i ? ap : bsp, err);
-        if (code < 0)
-            return err_prefix(err, "vCPU %u", i);
+        if (code < 0) {
+            err_prefix(err, "vCPU %u", i);
+            return code;
+        }
     }
     return 0;
 }
@@ -38,8 +40,10 @@ static int write_tables(struct vm *vm, gpa_t *ret_rsdp, struct err *err)
     struct acpi_config acpi = {.cpus = vm->n_cpus, .apic_id = apic_id, .opaque = vm};
     vm->board->describe(vm, &acpi);
     int code = acpi_build(&acpi, vm->mem, ACPI_AREA_BASE, ACPI_AREA_SIZE, ret_rsdp, err);
-    if (code < 0)
-        return err_prefix(err, "ACPI tables");
+    if (code < 0) {
+        err_prefix(err, "ACPI tables");
+        return code;
+    }
     const struct cpu_topology *topo = &vm->engine->cfg.cpu.topology;
     struct smbios_config smbios = {
         .sockets = MAX(topo->sockets, 1),
@@ -48,7 +52,9 @@ static int write_tables(struct vm *vm, gpa_t *ret_rsdp, struct err *err)
     };
     memcpy(smbios.uuid, vm->domain->uuid, sizeof smbios.uuid);
     code = smbios_build(&smbios, vm->mem, err);
-    return code < 0 ? err_prefix(err, "SMBIOS tables") : 0;
+    if (code < 0)
+        err_prefix(err, "SMBIOS tables");
+    return MIN(code, 0);
 }
 
 /*

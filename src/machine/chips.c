@@ -129,8 +129,10 @@ int chips_uarts(struct vm *vm, struct err *err)
             return err_set(err, -EINVAL, "serial port %d: there are ports 0 to 3", port);
         struct chardev *chr;
         int code = attach_chardev(vm, &d->serials[i].chardev, &chr, err);
-        if (code < 0)
-            return err_prefix(err, "serial port %d", port);
+        if (code < 0) {
+            err_prefix(err, "serial port %d", port);
+            return code;
+        }
         char id[] = "uart0";
         id[4] = (char)('0' + port);
         struct uart_config cfg = {id, vm->loop, &vm->clock, vm_gsi(vm, irqs[port]), chr};

@@ -64,8 +64,10 @@ int vcpus_new(struct vm *vm, struct err *err)
     for (unsigned i = 0; i < vm->n_cpus; i++) {
         vm->cpu[i] = (struct vcpu_thread){.vm = vm, .index = i, .parked = true};
         int code = vm->ops->vcpu_create(vm->engine, i, &vm->cpu[i].vcpu, err);
-        if (code < 0)
-            return err_prefix(err, "vCPU %u", i);
+        if (code < 0) {
+            err_prefix(err, "vCPU %u", i);
+            return code;
+        }
     }
     return 0;
 }

@@ -258,7 +258,9 @@ static int make_engine(struct vm *vm, struct err *err)
                 .hypervisor = true},
     };
     code = vm->ops->create(&cfg, &vm->engine, err);
-    return code < 0 ? err_prefix(err, "engine %s", vm->ops->name) : 0;
+    if (code < 0)
+        err_prefix(err, "engine %s", vm->ops->name);
+    return MIN(code, 0);
 }
 
 static const struct board *find_board(const struct domain *d)

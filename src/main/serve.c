@@ -349,8 +349,10 @@ static int start(struct serve *s, const struct serve_options *o, struct err *err
         char uuid[37];
         format_uuid(d->uuid, uuid);
         const struct monitor_vm vm = {&monitor_ops, s, d->name, uuid, d->memory};
-        if ((code = monitor_new(s->loop, o->monitor, &vm, &s->monitor, err)) < 0)
-            return err_prefix(err, "monitor");
+        if ((code = monitor_new(s->loop, o->monitor, &vm, &s->monitor, err)) < 0) {
+            err_prefix(err, "monitor");
+            return code;
+        }
     }
     if ((code = vm_new(d, s->loop, &owner, &s->vm, err)) < 0)
         return code;
@@ -358,8 +360,10 @@ static int start(struct serve *s, const struct serve_options *o, struct err *err
         fprintf(stderr, "lodge-vm: engine %s: %s\n", vm_engine_name(s->vm), vm_engine_why(s->vm));
     if (o->gdb) {
         const struct gdb_target target = {&gdb_ops, s};
-        if ((code = gdb_new(s->loop, o->gdb, &target, &s->gdb, err)) < 0)
-            return err_prefix(err, "gdb");
+        if ((code = gdb_new(s->loop, o->gdb, &target, &s->gdb, err)) < 0) {
+            err_prefix(err, "gdb");
+            return code;
+        }
     }
     const char *ptys[32];
     unsigned n = vm_ptys(s->vm, ptys, ARRAY_SIZE(ptys));

@@ -14,7 +14,8 @@ static void err_keeps_the_first_code_and_grows_in_front(void **s)
 {
     struct err err = {0};
     assert_int_equal(err_set(&err, -22, "no %s", "cpu"), -22);
-    assert_int_equal(err_prefix(&err, "guest.xml:%d", 4), -22);
+    err_prefix(&err, "guest.xml:%d", 4);
+    assert_int_equal(err.code, -22);
     assert_string_equal(err.msg, "guest.xml:4: no cpu");
     assert_int_equal(err_errno(NULL, -2, "x"), -2);
 }
