@@ -12,32 +12,36 @@
 #include "monitor/gdb_private.h"
 #include "monitor/paging.h"
 
-#define MEMORY_MAX (GDB_PACKET_MAX / 2 - 64) /* bytes of one read */
 
-static void reply(struct gdb *g, const char *s)
+bool gdb_starts(const char *p, const char *word)
+{
+    return !strncmp(p, word, strlen(word));
+}
+
+void gdb_say(struct gdb *g, const char *s)
 {
     gdb_send(g, s, strlen(s));
 }
 
-static void reply_status(struct gdb *g, int code)
+void gdb_say_status(struct gdb *g, int code)
 {
     char s[8];
     snprintf(s, sizeof s, "E%02x", (unsigned)-code & 0xff);
-    reply(g, code < 0 ? s : "OK");
+    gdb_say(g, code < 0 ? s : "OK");
 }
 
-static void reply_sent(struct gdb *g, const struct gdb_reply *r)
+void gdb_say_reply(struct gdb *g, const struct gdb_reply *r)
 {
     gdb_send(g, r->s, r->len);
 }
 
-static unsigned cpus(const struct gdb *g)
+unsigned gdb_cpus(const struct gdb *g)
 {
     return MIN(g->target.ops->cpus(g->target.opaque), GDB_CPUS_MAX);
 }
 
 /* A hexadecimal number at *p, which moves behind it. False when there is none. */
-static bool number(char **p, uint64_t *ret)
+bool gdb_number(char **p, uint64_t *ret)
 {
     char *end;
     if (!strchr("0123456789abcdefABCDEF", **p) || !**p)
@@ -47,20 +51,20 @@ static bool number(char **p, uint64_t *ret)
     return true;
 }
 
-static bool comma(char **p)
+bool gdb_comma(char **p)
 {
     return *(*p)++ == ',';
 }
 
 /* A thread: -1 all, else a vCPU's index (0 is any: the first). -2: there is none of that name. */
-static int thread(const struct gdb *g, char **p)
+int gdb_thread(const struct gdb *g, char **p)
 {
     uint64_t n;
     if (!strncmp(*p, "-1", 2)) {
         *p += 2;
         return -1;
     }
-    if (!number(p, &n) || n > cpus(g))
+    if (!gdb_number(p, &n) || n > gdb_cpus(g))
         return -2;
     return n ? (int)n - 1 : 0;
 }
@@ -85,7 +89,7 @@ void gdb_stopped(struct gdb *g, unsigned cpu, const uint64_t *point)
     }
     if (g->running) {
         g->running = false;
-        reply(g, g->stop);
+        gdb_say(g, g->stop);
     }
 }
 
@@ -96,7 +100,7 @@ void gdb_ended(struct gdb *g, int status)
         return;
     snprintf(s, sizeof s, "W%02x", (unsigned)status & 0xff);
     g->running = false;
-    reply(g, s);
+    gdb_say(g, s);
 }
 
 void gdb_interrupt(struct gdb *g)
@@ -108,7 +112,7 @@ void gdb_interrupt(struct gdb *g)
         return; /* stop() has told gdb_stopped() */
     g->running = false;
     snprintf(g->stop, sizeof g->stop, "T02thread:%02x;", g->cpu + 1);
-    reply(g, g->stop);
+    gdb_say(g, g->stop);
 }
 
 static void resume(struct gdb *g, const enum gdb_how *how)
@@ -132,7 +136,7 @@ static void packet_vcont(struct gdb *g, char *p)
 {
     enum gdb_how how[GDB_CPUS_MAX];
     bool known[GDB_CPUS_MAX] = {false}, any = false;
-    unsigned n = cpus(g);
+    unsigned n = gdb_cpus(g);
     for (unsigned i = 0; i < GDB_CPUS_MAX; i++)
         how[i] = GDB_HOLD;
     while (*p == ';') {
@@ -140,15 +144,15 @@ static void packet_vcont(struct gdb *g, char *p)
         uint64_t ignored;
         int which = -1;
         if (!action || !strchr("cCsS", action)) {
-            reply_status(g, -EINVAL);
+            gdb_say_status(g, -EINVAL);
             return;
         }
         p++;
         if (action == 'C' || action == 'S')
-            (void)number(&p, &ignored); /* signals mean nothing to a machine */
+            (void)gdb_number(&p, &ignored); /* signals mean nothing to a machine */
         if (*p == ':') {
             p++;
-            which = thread(g, &p);
+            which = gdb_thread(g, &p);
         }
         for (unsigned i = 0; i < n; i++) {
             if (known[i] || (which != -1 && which != (int)i))
@@ -158,7 +162,7 @@ static void packet_vcont(struct gdb *g, char *p)
         }
     }
     if (*p || !any)
-        reply_status(g, -EINVAL);
+        gdb_say_status(g, -EINVAL);
     else
         resume(g, how);
 }
@@ -172,12 +176,12 @@ static void packet_read_regs(struct gdb *g, int only)
     uint8_t bytes[GDB_REG_BYTES_MAX];
     int code = only >= (int)gdb_regs ? -EINVAL : g->target.ops->get_state(g->target.opaque, g->cpu, s);
     if (code < 0) {
-        reply_status(g, code);
+        gdb_say_status(g, code);
         return;
     }
     for (unsigned i = only < 0 ? 0 : (unsigned)only; i < (only < 0 ? gdb_regs : (unsigned)only + 1); i++)
         gdb_put_hex(&r, bytes, gdb_reg_get(s, i, bytes));
-    reply_sent(g, &r);
+    gdb_say_reply(g, &r);
 }
 
 /* One register, or all: of those, what cannot be written stays. */
@@ -202,10 +206,10 @@ static int write_regs(struct gdb *g, int only, const char *hex)
 static void packet_write_reg(struct gdb *g, char *p)
 {
     uint64_t n;
-    if (!number(&p, &n) || n >= gdb_regs || *p++ != '=')
-        reply_status(g, -EINVAL);
+    if (!gdb_number(&p, &n) || n >= gdb_regs || *p++ != '=')
+        gdb_say_status(g, -EINVAL);
     else
-        reply_status(g, write_regs(g, (int)n, p));
+        gdb_say_status(g, write_regs(g, (int)n, p));
 }
 
 /* ---- memory ---- */
@@ -234,19 +238,19 @@ static int memory(struct gdb *g, uint64_t addr, uint8_t *buf, size_t len, bool w
 static void packet_read_memory(struct gdb *g, char *p)
 {
     uint64_t addr, len;
-    uint8_t buf[MEMORY_MAX];
-    if (!number(&p, &addr) || !comma(&p) || !number(&p, &len)) {
-        reply_status(g, -EINVAL);
+    uint8_t buf[GDB_MEMORY_MAX];
+    if (!gdb_number(&p, &addr) || !gdb_comma(&p) || !gdb_number(&p, &len)) {
+        gdb_say_status(g, -EINVAL);
         return;
     }
     int n = memory(g, addr, buf, MIN(len, sizeof buf), false);
     struct gdb_reply r = {0};
     if (n < 0) {
-        reply_status(g, n);
+        gdb_say_status(g, n);
         return;
     }
     gdb_put_hex(&r, buf, (size_t)n);
-    reply_sent(g, &r);
+    gdb_say_reply(g, &r);
 }
 
 /* M: in hexadecimal. X: bytes as they are. `end`: of the packet. */
@@ -254,14 +258,14 @@ static void packet_write_memory(struct gdb *g, char *p, const char *end, bool he
 {
     uint64_t addr, len;
     uint8_t buf[GDB_PACKET_MAX];
-    bool good = number(&p, &addr) && comma(&p) && number(&p, &len) && *p++ == ':';
+    bool good = gdb_number(&p, &addr) && gdb_comma(&p) && gdb_number(&p, &len) && *p++ == ':';
     good = good && len <= sizeof buf && (size_t)(end - p) == (hex ? 2 * len : len);
     if (good && hex)
         good = gdb_unhex(p, buf, len);
     else if (good)
         memcpy(buf, p, len);
     int n = good ? memory(g, addr, buf, len, true) : -EINVAL;
-    reply_status(g, n >= 0 && (uint64_t)n < len ? -EFAULT : n);
+    gdb_say_status(g, n >= 0 && (uint64_t)n < len ? -EFAULT : n);
 }
 
 /* ---- break- and watchpoints ---- */
@@ -269,16 +273,16 @@ static void packet_write_memory(struct gdb *g, char *p, const char *end, bool he
 static void packet_point(struct gdb *g, bool set, char *p)
 {
     uint64_t kind, addr, len;
-    if (!number(&p, &kind) || !comma(&p) || !number(&p, &addr) || !comma(&p) || !number(&p, &len)) {
-        reply_status(g, -EINVAL);
+    if (!gdb_number(&p, &kind) || !gdb_comma(&p) || !gdb_number(&p, &addr) || !gdb_comma(&p) || !gdb_number(&p, &len)) {
+        gdb_say_status(g, -EINVAL);
         return;
     }
     if (kind > GDB_ACCESS) {
-        reply(g, "");
+        gdb_say(g, "");
         return;
     }
     if (kind >= GDB_WRITE && (len == 0 || len > 4096)) {
-        reply_status(g, -EINVAL);
+        gdb_say_status(g, -EINVAL);
         return;
     }
     struct gdb_point point[GDB_POINTS_MAX];
@@ -287,7 +291,7 @@ static void packet_point(struct gdb *g, bool set, char *p)
         if (g->point[i].kind != kind || g->point[i].addr != addr || (kind >= GDB_WRITE && g->point[i].len != len))
             point[n++] = g->point[i];
     if (set && n == GDB_POINTS_MAX) {
-        reply_status(g, -ENOSPC);
+        gdb_say_status(g, -ENOSPC);
         return;
     }
     if (set)
@@ -298,122 +302,59 @@ static void packet_point(struct gdb *g, bool set, char *p)
         g->n_points = n;
     }
     if (code == -ENOTSUP)
-        reply(g, "");
+        gdb_say(g, "");
     else
-        reply_status(g, code);
+        gdb_say_status(g, code);
 }
 
-/* ---- queries ---- */
-
-static void query_xfer(struct gdb *g, char *p)
-{
-    uint64_t off, len;
-    if (strncmp(p, "target.xml:", 11)) {
-        reply(g, "E00");
-        return;
-    }
-    p += 11;
-    if (!number(&p, &off) || !comma(&p) || !number(&p, &len)) {
-        reply(g, "E01");
-        return;
-    }
-    autofree char *xml = gdb_regs_xml();
-    size_t size = strlen(xml);
-    off = MIN(off, size);
-    len = MIN(MIN(len, size - off), MEMORY_MAX); /* escapes may double it */
-    struct gdb_reply r = {0};
-    gdb_put(&r, "%c%.*s", off + len < size ? 'm' : 'l', (int)len, xml + off);
-    reply_sent(g, &r);
-}
-
-static bool starts(const char *p, const char *word)
-{
-    return !strncmp(p, word, strlen(word));
-}
-
-static void packet_query(struct gdb *g, char *p)
-{
-    struct gdb_reply r = {0};
-    if (starts(p, "qSupported")) {
-        g->says_why = strstr(p, "swbreak+") && strstr(p, "hwbreak+");
-        gdb_put(&r, "PacketSize=%x;qXfer:features:read+;QStartNoAckMode+;vContSupported+;swbreak+;hwbreak+",
-                GDB_PACKET_MAX);
-    } else if (starts(p, "qXfer:features:read:")) {
-        query_xfer(g, p + 20);
-        return;
-    } else if (starts(p, "qfThreadInfo")) {
-        for (unsigned i = 0; i < cpus(g); i++)
-            gdb_put(&r, "%c%02x", i ? ',' : 'm', i + 1);
-    } else if (starts(p, "qsThreadInfo")) {
-        gdb_put(&r, "l");
-    } else if (starts(p, "qThreadExtraInfo,")) {
-        autofree struct cpu_state *s = xcalloc(1, sizeof *s);
-        p += 17;
-        int cpu = thread(g, &p);
-        char text[40];
-        if (cpu < 0 || (unsigned)cpu >= cpus(g) || g->target.ops->get_state(g->target.opaque, (unsigned)cpu, s) < 0) {
-            reply_status(g, -EINVAL);
-            return;
-        }
-        int n = snprintf(text, sizeof text, "CPU %d, %s", cpu,
-                         s->run_state == CPU_RUNNABLE ? "running" : s->run_state == CPU_HALTED ? "halted" : "not started");
-        gdb_put_hex(&r, text, (size_t)n);
-    } else if (!strcmp(p, "qC")) {
-        gdb_put(&r, "QC%02x", g->cpu + 1);
-    } else if (starts(p, "qAttached")) {
-        gdb_put(&r, "1");
-    } else if (starts(p, "qSymbol:")) {
-        gdb_put(&r, "OK");
-    }
-    reply_sent(g, &r);
-}
+/* ---- the rest ---- */
 
 static void packet_thread(struct gdb *g, char *p)
 {
     char what = *p++;
-    int cpu = thread(g, &p);
+    int cpu = gdb_thread(g, &p);
     if ((what != 'g' && what != 'c') || cpu == -2) {
-        reply_status(g, -EINVAL);
+        gdb_say_status(g, -EINVAL);
         return;
     }
     if (cpu >= 0)
         *(what == 'g' ? &g->cpu : &g->step_cpu) = (unsigned)cpu;
-    reply(g, "OK");
+    gdb_say(g, "OK");
 }
 
 static void packet_v(struct gdb *g, char *p)
 {
     if (!strcmp(p, "vCont?"))
-        reply(g, "vCont;c;C;s;S");
-    else if (starts(p, "vCont;"))
+        gdb_say(g, "vCont;c;C;s;S");
+    else if (gdb_starts(p, "vCont;"))
         packet_vcont(g, p + 5);
-    else if (starts(p, "vKill;")) {
-        reply(g, "OK");
+    else if (gdb_starts(p, "vKill;")) {
+        gdb_say(g, "OK");
         g->target.ops->kill(g->target.opaque);
     } else
-        reply(g, "");
+        gdb_say(g, "");
 }
 
 void gdb_packet(struct gdb *g, char *p, size_t len)
 {
     uint64_t n;
     char *at = p + 1;
-    if (g->running && p[0] != 'k' && !starts(p, "vKill")) {
-        reply_status(g, -EBUSY);
+    if (g->running && p[0] != 'k' && !gdb_starts(p, "vKill")) {
+        gdb_say_status(g, -EBUSY);
         return;
     }
     switch (p[0]) {
     case '?':
-        reply(g, g->stop);
+        gdb_say(g, g->stop);
         break;
     case 'g':
         packet_read_regs(g, -1);
         break;
     case 'G':
-        reply_status(g, write_regs(g, -1, at));
+        gdb_say_status(g, write_regs(g, -1, at));
         break;
     case 'p':
-        packet_read_regs(g, number(&at, &n) && n < gdb_regs ? (int)n : (int)gdb_regs);
+        packet_read_regs(g, gdb_number(&at, &n) && n < gdb_regs ? (int)n : (int)gdb_regs);
         break;
     case 'P':
         packet_write_reg(g, at);
@@ -439,31 +380,31 @@ void gdb_packet(struct gdb *g, char *p, size_t len)
         packet_thread(g, at);
         break;
     case 'T':
-        reply(g, thread(g, &at) >= 0 ? "OK" : "E16");
+        gdb_say(g, gdb_thread(g, &at) >= 0 ? "OK" : "E16");
         break;
     case 'q':
-        packet_query(g, p);
+        gdb_query(g, p);
         break;
     case 'Q':
         if (strcmp(p, "QStartNoAckMode")) {
-            reply(g, "");
+            gdb_say(g, "");
             break;
         }
-        reply(g, "OK");
+        gdb_say(g, "OK");
         g->no_ack = true;
         break;
     case 'v':
         packet_v(g, p);
         break;
     case 'D':
-        reply(g, "OK");
+        gdb_say(g, "OK");
         gdb_drop(g);
         break;
     case 'k':
         g->target.ops->kill(g->target.opaque);
         break;
     default:
-        reply(g, "");
+        gdb_say(g, "");
         break;
     }
 }

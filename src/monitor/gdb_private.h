@@ -1,10 +1,14 @@
-/* The inside of the gdb server, for gdb*.c only: gdb.c (connection, framing), gdb_packet.c (commands), gdb_regs.c. */
+/*
+ * The inside of the gdb server, for gdb*.c only: gdb.c (connection, framing), gdb_packet.c and gdb_query.c
+ * (commands), gdb_regs.c.
+ */
 #ifndef LODGE_MONITOR_GDB_PRIVATE_H
 #define LODGE_MONITOR_GDB_PRIVATE_H
 
 #include "monitor/gdb.h"
 
 #define GDB_PACKET_MAX 16384u            /* bytes between $ and #, either way */
+#define GDB_MEMORY_MAX (GDB_PACKET_MAX / 2 - 64) /* bytes of one read */
 #define GDB_UNREAD_MAX (8 * GDB_PACKET_MAX) /* bytes a peer may leave unread before it is no longer listened to */
 
 struct gdb {
@@ -52,6 +56,21 @@ void gdb_packet(struct gdb *g, char *p, size_t len);
 void gdb_interrupt(struct gdb *g);
 /* `n` hexadecimal pairs at `s` as bytes; false when there are fewer. */
 bool gdb_unhex(const char *s, void *ret, size_t n);
+
+/* For what reads packets. Answers: a text; "OK", or the error; what was put together. */
+void gdb_say(struct gdb *g, const char *s);
+void gdb_say_status(struct gdb *g, int code);
+void gdb_say_reply(struct gdb *g, const struct gdb_reply *r);
+unsigned gdb_cpus(const struct gdb *g);
+bool gdb_starts(const char *p, const char *word);
+/* A hexadecimal number, a comma at *p, which moves behind it. False when there is none. */
+bool gdb_number(char **p, uint64_t *ret);
+bool gdb_comma(char **p);
+/* A thread: -1 all, else a vCPU's index (0 is any: the first). -2: there is none of that name. */
+int gdb_thread(const struct gdb *g, char **p);
+
+/* gdb_query.c: a packet that begins with q. */
+void gdb_query(struct gdb *g, char *p);
 
 /* gdb_regs.c */
 #define GDB_REG_BYTES_MAX 16
