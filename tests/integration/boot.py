@@ -10,8 +10,7 @@ if engine == 'kvm' and not os.access('/dev/kvm', os.R_OK | os.W_OK):
 append = 'console=ttyS0'
 r = boot('grep -c ^processor /proc/cpuinfo; free -m | grep Mem; uname -r; echo interrupts; grep -c LOC /proc/interrupts',
          ['--engine', engine, '--cpus', cpus, '--memory', memory, '--machine', machine, '--net', 'none'], append,
-         timeout=1500 generic = '_GENERIC' if sys.argv[5:] == ['generic'] else ''
-if engine == 'kvm' else 280)
+         timeout=1500 if engine == 'kvm' else 280, kernel=generic)
 expect_output(r, r'^%s\n' % cpus, r'Mem:', r'^6\.\S*\d-amd64\n' if generic else r'cloud-amd64')
 total = int(re.search(r'Mem:\s+(\d+)', r.output).group(1))
 want = int(memory[:-1]) * {'M': 1, 'G': 1024}[memory[-1]]
