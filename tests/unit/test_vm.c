@@ -114,6 +114,7 @@ static void wait_for_greetings(struct machine *m, size_t n)
 static void machine_free(struct machine *m)
 {
     vm_free(m->vm);
+    loop_poll(m->loop, 0); /* the serial port's file goes in a posted call */
     domain_free(m->domain);
     unlink(m->kernel);
     unlink(m->serial);
