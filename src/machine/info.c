@@ -13,19 +13,9 @@ enum vm_status vm_status(const struct vm *vm)
     return vm->status;
 }
 
-enum vm_end vm_ended(const struct vm *vm)
-{
-    return vm->end;
-}
-
 int vm_exit_status(const struct vm *vm)
 {
     return atomic_load(&vm->exit_status);
-}
-
-const struct domain *vm_domain(const struct vm *vm)
-{
-    return vm->domain;
 }
 
 const char *vm_engine_name(const struct vm *vm)
@@ -142,27 +132,6 @@ char *vm_info_pci(struct vm *vm)
         pci_walk(vm->pci, pci_line, &t);
     else
         fprintf(t.f, "this board has no PCI bus\n");
-    return text_take(&t);
-}
-
-static void bus_line(void *opaque, const char *name, uint64_t base, uint64_t len)
-{
-    struct text *t = opaque;
-    fprintf(t->f, "  %016llx-%016llx %s\n", (unsigned long long)base, (unsigned long long)(base + len - 1), name);
-}
-
-char *vm_info_mtree(struct vm *vm)
-{
-    struct text t;
-    text_new(&t);
-    fprintf(t.f, "memory\n");
-    for (unsigned i = 0; i < vm->mem->nranges; i++) {
-        const struct mem_range *r = &vm->mem->range[i];
-        bus_line(&t, r->rom ? "ROM" : "RAM", r->base, r->size);
-    }
-    bus_walk(vm->mmio, bus_line, &t);
-    fprintf(t.f, "I/O ports\n");
-    bus_walk(vm->pio, bus_line, &t);
     return text_take(&t);
 }
 

@@ -56,10 +56,8 @@ void vm_powerdown(struct vm *vm);
 void vm_reset(struct vm *vm);
 
 enum vm_status vm_status(const struct vm *vm);
-enum vm_end vm_ended(const struct vm *vm);
 /* VM_END_DEBUG_EXIT: the status that the guest asked for. */
 int vm_exit_status(const struct vm *vm);
-const struct domain *vm_domain(const struct vm *vm);
 /* Which engine, and why. */
 const char *vm_engine_name(const struct vm *vm);
 const char *vm_engine_why(const struct vm *vm);
@@ -93,7 +91,6 @@ enum vm_debug_how { VM_DEBUG_RUN, VM_DEBUG_STEP, VM_DEBUG_HOLD };
 int vm_debug_resume(struct vm *vm, const enum vm_debug_how *how, struct err *err);
 /* Texts for people; the caller frees them. */
 char *vm_info_pci(struct vm *vm);
-char *vm_info_mtree(struct vm *vm);
 char *vm_info_engine(struct vm *vm);
 
 /* The balloon: wanted and actual size in bytes. -ENODEV where there is none. */
