@@ -1,6 +1,7 @@
 #!/bin/sh
-# rpcgen RPCGEN INPUT OUTPUT: the XDR functions, including their header by its name and not by where the source was.
+# rpcgen.sh RPCGEN -h|-c INPUT OUTPUT: rpcgen does not replace files, and includes the header by where the source was.
 set -e
-"$1" -c -o "$3.tmp" "$2"
-sed 's|^#include ".*remote\.h"|#include "rpc/remote.h"|' "$3.tmp" > "$3"
-rm "$3.tmp"
+rm -f "$4" "$4.tmp"
+"$1" "$2" -o "$4.tmp" "$3"
+sed 's|^#include ".*remote.*\.h"|#include "rpc/remote.h"|; s|_TMP_RPCGEN|_RPCGEN|' "$4.tmp" > "$4"
+rm "$4.tmp"
