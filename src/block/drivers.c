@@ -1,7 +1,10 @@
-/* Every image format Lodge opens. Adding one is: its file, one line here, its tests. */
+/* Every image format and protocol. Adding one is: its file, one line here, its tests. */
 #include "block/driver.h"
 
 const struct blk_driver *const blk_drivers[] = {
+    /* protocols */
+    &blk_file,
+    /* formats */
     &blk_raw,
     NULL,
 };

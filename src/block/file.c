@@ -64,44 +64,53 @@ static int find_limits(struct file *file, const char *path, struct err *err)
     return 0;
 }
 
-static int lock(struct file *file, const char *path, struct err *err)
+/* The locks that QEMU's users of a file take: a format's, or a guest's disk's. */
+static int lock(struct file *file, const char *path, unsigned flags, struct err *err)
 {
-    int ret = lock_image(file->fd, !file->read_only);
+    unsigned held = BLK_PERM_CONSISTENT_READ, unshared = BLK_PERM_WRITE | BLK_PERM_RESIZE;
+    if (flags & BLK_O_NO_LOCK)
+        return 0;
+    if (!file->read_only)
+        held |= BLK_PERM_WRITE | (flags & BLK_O_RESIZE ? BLK_PERM_RESIZE : 0);
+    if (flags & BLK_O_FORCE_SHARE)
+        unshared = 0;
+    int ret = lock_image_perms(file->fd, held, unshared);
     if (ret == -EBUSY)
-        return err_set(err, ret, "%s: in use by another process%s", path,
-                       file->read_only ? ", which writes to it" : "");
+        return err_set(err, ret, "%s: in use by another process%s: Failed to get %s\"write\" lock", path,
+                       file->read_only ? ", which writes to it" : "", file->read_only ? "shared " : "");
     if (ret < 0)
         log_warn("%s: this file system has no locks: make sure that nobody else uses the image", path);
     return 0;
 }
 
-int file_open(const struct blk_options *opt, struct file **ret, struct err *err)
+int file_open(const char *path, unsigned blk_flags, struct file **ret, struct err *err)
 {
     struct file *file = xcalloc(1, sizeof *file);
-    int flags = (opt->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, code = 0;
-    file->read_only = opt->read_only;
-    file->no_flush = opt->no_flush;
-    file->no_uring = opt->no_uring;
+    bool read_only = !(blk_flags & BLK_O_RDWR), direct = blk_flags & BLK_O_DIRECT;
+    int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, code = 0;
+    file->read_only = read_only;
+    file->no_flush = blk_flags & BLK_O_NO_FLUSH;
+    file->no_uring = blk_flags & BLK_O_NO_URING;
     file->mem_align = file->offset_align = 1;
     file->slow_fd = -1;
-    file->fd = open(opt->path, flags | (opt->direct ? O_DIRECT : 0));
-    if (file->fd < 0 && opt->direct && errno == EINVAL)
-        code = err_set(err, -EINVAL, "%s: this file system has no direct I/O", opt->path);
-    else if (file->fd < 0 && (errno == EACCES || errno == EROFS) && !opt->read_only)
-        code = err_errno(err, -errno, "%s: cannot open for writing (readonly=on opens it for reading)", opt->path);
+    file->fd = open(path, flags | (direct ? O_DIRECT : 0));
+    if (file->fd < 0 && direct && errno == EINVAL)
+        code = err_set(err, -EINVAL, "%s: this file system has no direct I/O", path);
+    else if (file->fd < 0 && (errno == EACCES || errno == EROFS) && !read_only)
+        code = err_errno(err, -errno, "%s: cannot open for writing (readonly=on opens it for reading)", path);
     else if (file->fd < 0)
-        code = err_errno(err, -errno, "%s", opt->path);
-    if (code == 0 && fcntl(file->fd, F_SETFL, opt->direct ? O_DIRECT : 0) < 0) /* O_NONBLOCK was for opening a FIFO */
-        code = err_errno(err, -errno, "%s", opt->path);
+        code = err_errno(err, -errno, "%s", path);
+    if (code == 0 && fcntl(file->fd, F_SETFL, direct ? O_DIRECT : 0) < 0) /* O_NONBLOCK was for opening a FIFO */
+        code = err_errno(err, -errno, "%s", path);
     if (code == 0)
-        code = find_limits(file, opt->path, err);
+        code = find_limits(file, path, err);
     if (code == 0)
-        code = lock(file, opt->path, err);
-    if (code == 0 && opt->direct) {
+        code = lock(file, path, blk_flags, err);
+    if (code == 0 && direct) {
         find_alignment(file);
-        file->slow_fd = open(opt->path, flags & ~O_NONBLOCK);
+        file->slow_fd = open(path, flags & ~O_NONBLOCK);
         if (file->slow_fd < 0)
-            code = err_errno(err, -errno, "%s", opt->path);
+            code = err_errno(err, -errno, "%s", path);
     } else {
         file->slow_fd = file->fd;
     }

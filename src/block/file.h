@@ -7,6 +7,7 @@
 #define LODGE_BLOCK_FILE_H
 
 #include "block/block.h"
+#include "block/node.h"
 
 struct file {
     int fd;      /* locked; O_DIRECT if asked for */
@@ -19,10 +20,20 @@ struct file {
     _Atomic bool no_zero_range, no_punch; /* the file system said so */
 };
 
-int file_open(const struct blk_options *opt, struct file **ret, struct err *err);
+/* `flags`: BLK_O_* (node.h). */
+int file_open(const char *path, unsigned flags, struct file **ret, struct err *err);
 void file_close(struct file *file); /* NULL-safe */
 /* Reads up to `len` bytes from the start; the number read, or -errno. */
 int file_head(struct file *file, void *buf, size_t len);
+
+/* Plain blocking I/O; 0 or -errno. Reading past the end gives zeroes. */
+int file_preadv(struct file *file, uint64_t offset, const struct iovec *iov, unsigned niov);
+int file_pwritev(struct file *file, uint64_t offset, const struct iovec *iov, unsigned niov, bool fua);
+int file_zero(struct file *file, uint64_t offset, uint64_t len, unsigned flags); /* BLK_F_UNMAP, BLK_F_NO_FALLBACK */
+int file_discard(struct file *file, uint64_t offset, uint64_t len);
+int file_flush(struct file *file);
+/* Its length now, bytes; or -errno. */
+int64_t file_length(struct file *file);
 
 /* The queue operations of struct blk_ops, for a blk whose bytes are the file's. */
 struct blk_queue *file_queue_new(struct blk *blk, struct file *file, struct loop *loop, struct err *err);

@@ -35,7 +35,11 @@ static int test(int fd, off_t byte)
 
 int lock_image(int fd, bool write)
 {
-    unsigned held = 1 << CONSISTENT_READ | (write ? 1 << WRITE : 0), unshared = 1 << WRITE | 1 << RESIZE;
+    return lock_image_perms(fd, 1 << CONSISTENT_READ | (write ? 1 << WRITE : 0), 1 << WRITE | 1 << RESIZE);
+}
+
+int lock_image_perms(int fd, unsigned held, unsigned unshared)
+{
     int ret = 0;
     for (int i = 0; i < PERMISSIONS && ret == 0; i++) {
         if (held & 1u << i)

@@ -15,4 +15,7 @@
  */
 int lock_image(int fd, bool write);
 
+/* The same with sets of permission bits (BLK_PERM_* of node.h): those held, and those that others must not have. */
+int lock_image_perms(int fd, unsigned held, unsigned unshared);
+
 #endif

@@ -1,59 +1,143 @@
-/* A raw image: the disk's bytes are the file's. */
+/* Raw: the disk's bytes are the file's, or a part of them (options offset, size). */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bits.h"
 #include "base/fd.h"
+#include "base/iov.h"
 #include "block/driver.h"
 
 struct raw {
-    struct blk blk; /* first */
-    struct file *file;
+    uint64_t offset;
+    bool fixed; /* option size was given */
 };
 
-static struct blk_queue *queue_new(struct blk *blk, struct loop *loop, struct err *err)
+static int raw_open(struct blk_node *n, struct blk_opts *opts, struct err *err)
 {
-    return file_queue_new(blk, ((struct raw *)blk)->file, loop, err);
-}
-
-static void raw_close(struct blk *blk)
-{
-    struct raw *raw = (struct raw *)blk;
-    file_close(raw->file);
-    free(raw->blk.filename);
-    free(raw);
-}
-
-static const struct blk_ops ops = {
-    .queue_new = queue_new,
-    .queue_free = file_queue_free,
-    .submit = file_queue_submit,
-    .kick = file_queue_kick,
-    .drain = file_queue_drain,
-    .close = raw_close,
-};
-
-static int raw_open(struct file *file, const struct blk_options *opt, struct blk **ret, struct err *err)
-{
-    if (!file->size)
-        return err_set(err, -EINVAL, "%s: empty: a disk has at least one sector", opt->path);
-    struct raw *raw = xcalloc(1, sizeof *raw);
-    raw->file = file;
-    raw->blk = (struct blk){
-        .ops = &ops,
-        .driver = "raw",
-        .filename = xstrdup(opt->path),
-        .size = ALIGN_UP(file->size, file->block_size), /* past the file's end there are zeroes */
-        .block_size = file->block_size,
-        .physical_size = file->physical_size,
-        .read_only = file->read_only,
-        .can_discard = !file->read_only,
-        .can_write_zeroes = !file->read_only,
-        .writeback = true,
-    };
-    *ret = &raw->blk;
+    struct blk_node *file = blk_node_file(n);
+    struct raw *r = xcalloc(1, sizeof *r);
+    uint64_t size, all = file->size;
+    n->priv = r;
+    int code = blk_opts_size(opts, "offset", 0, &r->offset, err);
+    r->fixed = blk_opts_has(opts, "size");
+    if (code == 0)
+        code = blk_opts_size(opts, "size", all > r->offset ? all - r->offset : 0, &size, err);
+    if (code < 0)
+        return code;
+    if (r->offset > all || (r->fixed && size > all - r->offset))
+        return err_set(err, -EINVAL, "%s: The sum of offset (%llu) and size (%llu) has to be smaller or equal to the actual size of the containing file (%llu)",
+                       n->filename, (unsigned long long)r->offset, (unsigned long long)size, (unsigned long long)all);
+    n->size = ALIGN_UP(size, 512); /* past the file's end there are zeroes */
     return 0;
 }
 
-const struct blk_driver blk_raw = {"raw", raw_open};
+static void raw_close(struct blk_node *n)
+{
+    free(n->priv);
+}
+
+static uint64_t at(struct blk_node *n, uint64_t offset)
+{
+    return offset + ((struct raw *)n->priv)->offset;
+}
+
+static int raw_preadv(struct blk_node *n, uint64_t offset, const struct iovec *iov, unsigned niov, uint64_t len)
+{
+    return blk_preadv(blk_node_file(n), at(n, offset), iov, niov);
+}
+
+static int raw_pwritev(struct blk_node *n, uint64_t offset, const struct iovec *iov, unsigned niov, uint64_t len,
+                       unsigned flags)
+{
+    return blk_pwritev(blk_node_file(n), at(n, offset), iov, niov, flags);
+}
+
+static int raw_zero(struct blk_node *n, uint64_t offset, uint64_t len, unsigned flags)
+{
+    return blk_pwrite_zeroes(blk_node_file(n), at(n, offset), len, flags);
+}
+
+static int raw_discard(struct blk_node *n, uint64_t offset, uint64_t len)
+{
+    return blk_pdiscard(blk_node_file(n), at(n, offset), len);
+}
+
+static int raw_status(struct blk_node *n, uint64_t offset, uint64_t len, bool want_zero, struct blk_extent *ret)
+{
+    *ret = (struct blk_extent){.len = len,
+                               .flags = BLK_STATUS_DATA | BLK_STATUS_ALLOCATED | BLK_STATUS_OFFSET,
+                               .host = at(n, offset),
+                               .file = blk_node_file(n)};
+    return 0;
+}
+
+static void raw_map(struct blk_node *n, bool write, uint64_t offset, uint64_t len, struct blk_map *ret)
+{
+    *ret = (struct blk_map){.kind = BLK_MAP_CHILD, .child = blk_node_file(n), .host = at(n, offset), .len = len};
+}
+
+static int raw_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc prealloc, struct err *err)
+{
+    struct raw *r = n->priv;
+    if (r->fixed)
+        return err_set(err, -ENOTSUP, "Cannot resize fixed-size raw disks");
+    int code = blk_truncate(blk_node_file(n), size + r->offset, prealloc, true, err);
+    if (code == 0)
+        n->size = ALIGN_UP(size, 512);
+    return code;
+}
+
+static int raw_create(struct blk_node *file, struct blk_opts *opts, struct err *err)
+{
+    uint64_t size;
+    enum blk_prealloc prealloc = BLK_PREALLOC_OFF;
+    const char *p = blk_opts_get(opts, "preallocation");
+    int code = blk_opts_size(opts, "size", 0, &size, err);
+    if (code == 0 && p)
+        code = blk_prealloc_parse(p, &prealloc, err);
+    return code < 0 ? code : blk_truncate(file, size, prealloc, true, err);
+}
+
+static int raw_measure(struct blk_opts *opts, struct blk_node *src, struct blk_measure *ret, struct err *err)
+{
+    uint64_t size;
+    int code = blk_opts_size(opts, "size", 0, &size, err);
+    if (code < 0)
+        return code;
+    if (src)
+        size = src->size;
+    else
+        size = ALIGN_UP(size, 512);
+    *ret = (struct blk_measure){.required = size, .fully_allocated = size};
+    return 0;
+}
+
+/* The lowest bid: what nobody else knows is raw. */
+static int raw_probe(const uint8_t *head, size_t len, const char *filename)
+{
+    return 1;
+}
+
+static const struct blk_create_opt create_opts[] = {
+    {"size", BLK_OPT_SIZE, "Virtual disk size", NULL, false},
+    {"preallocation", BLK_OPT_STRING, "Preallocation mode (allowed values: off, falloc, full)", NULL, false},
+    {NULL},
+};
+
+const struct blk_driver blk_raw = {
+    .name = "raw",
+    .probe = raw_probe,
+    .open = raw_open,
+    .close = raw_close,
+    .preadv = raw_preadv,
+    .pwritev = raw_pwritev,
+    .pwrite_zeroes = raw_zero,
+    .pdiscard = raw_discard,
+    .block_status = raw_status,
+    .map = raw_map,
+    .create_opts = create_opts,
+    .create = raw_create,
+    .truncate = raw_truncate,
+    .measure = raw_measure,
+};
