@@ -11,6 +11,7 @@
 #include "cpu/soft/insn.h"
 #include "cpu/soft/sys.h"
 #include "cpu/soft/vec.h"
+#include "cpu/soft/vec_live.h"
 
 static struct soft_cpu *c;
 static struct mem *ram;
@@ -255,12 +256,84 @@ static void test_host_state_clean(void **state)
     assert_int_equal(sw & 0x3800, 0);
 }
 
+/* Live state comes back as it went, with what was computed in between, and exceptions that are unmasked keep it out. */
+__attribute__((target("general-regs-only"), noinline)) static unsigned live_round(unsigned want)
+{
+    if (!vec_live_enter(c, want))
+        return 0;
+    if (want & LIVE_SSE)
+        __asm__ volatile("addps %%xmm3, %%xmm7\n\tpxor %%xmm0, %%xmm0" : : : "memory");
+    if (want & LIVE_AVX)
+        __asm__ volatile("vaddps %%ymm3, %%ymm4, %%ymm9" : : : "memory");
+    if (want & LIVE_X87)
+        __asm__ volatile("fld1\n\tfaddp" : : : "memory");
+    return vec_live_leave(c);
+}
+
+static void live(void **state)
+{
+    if (!vec_live_supported())
+        skip();
+    float one[8] = {1, 2, 3, 4, 5, 6, 7, 8}, sum[4];
+    long double pi = 3.25L;
+    mode(true);
+    for (unsigned n = 0; n < 256; n++)
+        c->vec.fx[FX_XMM + n] = (uint8_t)n, c->vec.ymm_hi[n / 16][n % 16] = (uint8_t)(n * 3);
+    memcpy(vec_xmm(c, 3), one, 16);
+    memcpy(vec_xmm(c, 7), one, 16);
+    memcpy(vec_xmm(c, 4), one, 16);
+    memcpy(c->vec.ymm_hi[3], one + 4, 16);
+    memcpy(c->vec.ymm_hi[4], one + 4, 16);
+    le32_put(c->vec.fx + FX_MXCSR, MXCSR_DEFAULT | 0x6000);
+    le16_put(c->vec.fx + FX_FCW, 0x37f);
+    memcpy(c->vec.fx + FX_ST, &pi, 10);
+    c->vec.fx[FX_FTW] = 0x80; /* by register, TOP is 7 */
+    le16_put(c->vec.fx + FX_FSW, 0x3800);
+    struct soft_vec before = c->vec;
+
+    assert_int_equal(live_round(LIVE_X87), LIVE_X87);
+    assert_memory_equal(c->vec.fx + FX_XMM, before.fx + FX_XMM, 256);
+    pi += 1;
+    assert_memory_equal(c->vec.fx + FX_ST, &pi, 10);
+    assert_int_equal(c->vec.fx[FX_FTW], 0x80);
+    assert_int_equal(live_round(LIVE_AVX | LIVE_SSE | LIVE_X87), 7);
+    pi += 1;
+    assert_memory_equal(c->vec.fx + FX_ST, &pi, 10);
+    memcpy(sum, vec_xmm(c, 7), 16);
+    for (unsigned k = 0; k < 4; k++)
+        assert_true(sum[k] == 2 * one[k]);
+    memcpy(sum, c->vec.ymm_hi[9], 16);
+    for (unsigned k = 0; k < 4; k++)
+        assert_true(sum[k] == 2 * one[4 + k]);
+    assert_memory_equal(vec_xmm(c, 0), "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16);
+    assert_memory_equal(c->vec.ymm_hi[0], before.ymm_hi[0], 16);
+    assert_memory_equal(vec_xmm(c, 10), before.fx + FX_XMM + 160, 96);
+    assert_memory_equal(c->vec.ymm_hi[10], before.ymm_hi[10], 96);
+    assert_int_equal(le32_get(c->vec.fx + FX_MXCSR) & 0xffc0, 0x7f80);
+    uint32_t host;
+    __asm__("stmxcsr %0" : "=m"(host));
+    assert_int_equal(host & ~MXCSR_FLAGS, MXCSR_DEFAULT);
+
+    le32_put(c->vec.fx + FX_MXCSR, 0x1f00); /* invalid operation unmasked */
+    assert_int_equal(live_round(LIVE_SSE), 0);
+    le32_put(c->vec.fx + FX_MXCSR, MXCSR_DEFAULT);
+    le16_put(c->vec.fx + FX_FCW, 0x37b);
+    assert_int_equal(live_round(LIVE_X87), 0);
+    c->cr0 |= CR0_TS;
+    assert_int_equal(live_round(LIVE_SSE), 0);
+    c->cr0 &= ~(uint64_t)CR0_TS;
+    c->xcr0 = 3;
+    assert_int_equal(live_round(LIVE_AVX), 0);
+    assert_int_equal(live_round(LIVE_SSE), LIVE_SSE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_control_bits),    cmocka_unit_test(test_x87_exceptions),
         cmocka_unit_test(test_simd_exceptions), cmocka_unit_test(test_real_mode_environment),
         cmocka_unit_test(test_hostile_state),   cmocka_unit_test(test_host_state_clean),
+        cmocka_unit_test(live),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

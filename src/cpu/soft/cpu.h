@@ -147,6 +147,7 @@ struct soft_cpu {
     struct soft_mmu *mmu;
     struct soft_blocks *blocks;
     struct soft_vec vec;
+    uint8_t vec_live; /* LIVE_*: parts of `vec` that are in the host's registers instead. vec_live.h */
     uint64_t kicks;
     uint32_t pauses; /* PAUSE instructions executed */
     timer_t timer; /* of the vCPU's thread, made by the first vcpu_run */
