@@ -391,7 +391,7 @@ static void complete(struct run *r)
         domain_set(&d->name, "guest");
     if (!d->memory)
         d->memory = DEFAULT_MEMORY;
-    if (!d->os.cmdline)
+    if (!d->os.cmdline && d->os.kernel)
         domain_set(&d->os.cmdline, DEFAULT_CMDLINE);
     if (!d->n_serials && !r->no_serial) {
         DOMAIN_ADD(d, serials)->chardev.type = DOMAIN_CHARDEV_STDIO;
@@ -440,7 +440,7 @@ static int check_file(const char *what, const char *path, int mode, bool block, 
 static int check_host(const struct domain *d, struct err *err)
 {
     int c;
-    if ((c = check_file("kernel", d->os.kernel, R_OK, false, err)))
+    if (d->os.kernel && (c = check_file("kernel", d->os.kernel, R_OK, false, err)))
         return c;
     if (d->os.initrd && (c = check_file("initrd", d->os.initrd, R_OK, false, err)))
         return c;
@@ -463,8 +463,8 @@ static int run_domain(struct run *r)
     struct err err = {0};
     if (r->xml && r->not_with_xml)
         return cli_usage(r->verb, "--xml describes the whole guest; --%s cannot be added", r->not_with_xml);
-    if (!r->xml && !r->d->os.kernel)
-        return cli_usage(r->verb, "--kernel or --xml is missing");
+    if (!r->xml && !r->d->os.kernel && !r->d->n_disks && !r->d->os.firmware)
+        return cli_usage(r->verb, "nothing to start: --kernel, --disk or --xml is missing");
     if (r->xml) {
         struct domain *d;
         if (domain_parse_file(r->xml, &d, &err))

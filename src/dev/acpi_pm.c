@@ -22,6 +22,7 @@ enum {
 #define PM1_STS_BITS (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_RTC | PM1_WAK)
 #define PM1_EN_BITS (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_RTC)
 enum { CNT_SCI_EN = BIT(0), CNT_BM_RLD = BIT(1), CNT_SLP_TYP = 7 << 10, CNT_SLP_EN = BIT(13) };
+enum { SMI_APMC_EN = BIT(5) }; /* ICH9 data sheet 13.8.3.7 */
 enum { RST_CPU = BIT(2), RST_KEPT = 0x0a };
 
 struct acpi_pm {
@@ -98,6 +99,8 @@ static uint8_t read_byte(struct acpi_pm *pm, unsigned off)
         return (uint8_t)(pm->gpe_sts >> (off - ACPI_PM_GPE0) * 8);
     case ACPI_PM_GPE0 + 4 ... ACPI_PM_GPE0 + 7:
         return (uint8_t)(pm->gpe_en >> (off - ACPI_PM_GPE0 - 4) * 8);
+    case ACPI_PM_SMI_EN:
+        return SMI_APMC_EN; /* what firmware finds where somebody has set up SMM already: it leaves SMM alone */
     }
     return 0;
 }

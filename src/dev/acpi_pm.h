@@ -18,6 +18,7 @@ enum {
     ACPI_PM_TMR = 0x08,  /* 4 bytes, 3.579545 MHz */
     ACPI_PM_GPE0 = 0x20, /* ACPI_PM_GPE0_LEN bytes: half status, half enable */
     ACPI_PM_GPE0_LEN = 8,
+    ACPI_PM_SMI_EN = 0x30, /* 4 bytes; there is no SMM */
     ACPI_PM_BLOCK_LEN = 0x40,
 };
 #define ACPI_PM_TIMER_HZ 3579545u

@@ -24,6 +24,9 @@ struct item {
     uint32_t key; /* with the architecture bit 15 */
     uint8_t *data;
     uint32_t len;
+    /* Optional: brings the data up to date when the guest selects the item. */
+    void (*make)(void *opaque, uint8_t *data, uint32_t len);
+    void *opaque;
 };
 
 struct fw_cfg {
@@ -100,7 +103,7 @@ int fw_cfg_add(struct fw_cfg *f, uint16_t key, const void *data, size_t len, str
         return err_set(err, -ENOMEM, "fw_cfg: no memory for %zu bytes", len);
     }
     memcpy(copy, data, len);
-    f->item[f->n_items++] = (struct item){key, copy, (uint32_t)len};
+    f->item[f->n_items++] = (struct item){.key = key, .data = copy, .len = (uint32_t)len};
     return 0;
 }
 
@@ -146,12 +149,26 @@ int fw_cfg_add_file(struct fw_cfg *f, const char *name, const void *data, size_t
     return 0;
 }
 
+int fw_cfg_add_made(struct fw_cfg *f, const char *name, const void *data, size_t len,
+                    void (*make)(void *opaque, uint8_t *data, uint32_t len), void *opaque, struct err *err)
+{
+    int ret = fw_cfg_add_file(f, name, data, len, err);
+    if (ret < 0)
+        return ret;
+    f->item[f->n_items - 1].make = make;
+    f->item[f->n_items - 1].opaque = opaque;
+    return 0;
+}
+
 /* ---- the guest's side ---- */
 
 static void select_item(struct fw_cfg *f, uint16_t key)
 {
+    struct item *it = find(f, key);
     f->key = key;
     f->pos = 0;
+    if (it && it->make)
+        it->make(it->opaque, it->data, it->len);
 }
 
 /* Past the end, and where no item is, zeros are read. */

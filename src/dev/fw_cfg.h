@@ -64,6 +64,13 @@ int fw_cfg_add_u64(struct fw_cfg *f, uint16_t key, uint64_t val, struct err *err
 /* A file of the directory: "etc/acpi/tables", "opt/…". */
 int fw_cfg_add_file(struct fw_cfg *f, const char *name, const void *data, size_t len, struct err *err);
 
+/*
+ * A file whose contents (never its size) may change while the guest runs: `make` is called when the guest selects it, on
+ * a vCPU's thread with the lock held, to bring `data` up to date.
+ */
+int fw_cfg_add_made(struct fw_cfg *f, const char *name, const void *data, size_t len,
+                    void (*make)(void *opaque, uint8_t *data, uint32_t len), void *opaque, struct err *err);
+
 extern const struct device_type fw_cfg_type;
 
 #endif

@@ -99,10 +99,24 @@ static int check_boot(const struct check *c)
 {
     const struct domain_os *os = &c->d->os;
     int r;
-    if (!os->kernel)
-        return bad(c, 0, "<os> names no <kernel>: this version starts Linux, ELF and Multiboot kernels, not firmware");
-    if ((r = check_path(c, 0, "<kernel>", os->kernel)))
+    if (!os->kernel && c->d->os.board == DOMAIN_BOARD_MICRO)
+        return bad(c, 0, "<os> names no <kernel>: the micro board has no firmware to boot a disk with");
+    if (os->kernel && (r = check_path(c, 0, "<kernel>", os->kernel)))
         return r;
+    if (os->loader && (r = check_path(c, 0, "<loader>", os->loader)))
+        return r;
+    if (os->nvram && (r = check_path(c, 0, "<nvram>", os->nvram)))
+        return r;
+    if (os->nvram_template && (r = check_path(c, 0, "<nvram template>", os->nvram_template)))
+        return r;
+    if (os->firmware && strcmp(os->firmware, "bios") && strcmp(os->firmware, "efi"))
+        return bad(c, 0, "<os firmware>: '%.40s' is neither bios nor efi", os->firmware);
+    if (os->loader_type && strcmp(os->loader_type, "rom") && strcmp(os->loader_type, "pflash"))
+        return bad(c, 0, "<loader type>: '%.40s' is neither rom nor pflash", os->loader_type);
+    for (unsigned i = 0; i < os->n_boot; i++)
+        if (strcmp(os->boot[i], "hd") && strcmp(os->boot[i], "cdrom") && strcmp(os->boot[i], "network") &&
+            strcmp(os->boot[i], "fd"))
+            return bad(c, 0, "<boot dev>: '%.40s' is none of hd, cdrom, network and fd", os->boot[i]);
     if (os->initrd && (r = check_path(c, 0, "<initrd>", os->initrd)))
         return r;
     if (os->cmdline && (!xml_valid_text(os->cmdline) || strlen(os->cmdline) > 65535))

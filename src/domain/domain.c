@@ -143,6 +143,9 @@ void domain_free(struct domain *d)
     free(d->os.machine);
     free(d->os.firmware);
     free(d->os.loader);
+    free(d->os.loader_type);
+    free(d->os.nvram);
+    free(d->os.nvram_template);
     free(d->os.kernel);
     free(d->os.initrd);
     free(d->os.cmdline);

@@ -83,6 +83,12 @@ struct domain_os {
     enum domain_board board;
     char *firmware; /* the attribute: "efi" or "bios" */
     char *loader;   /* path */
+    char *loader_type; /* "rom", "pflash" */
+    enum domain_tristate loader_readonly, loader_secure;
+    char *nvram;          /* the guest's own copy of the variables; NULL: kept in memory only */
+    char *nvram_template; /* what it is made of when it is not there */
+    enum domain_tristate bootmenu;
+    unsigned bootmenu_timeout; /* ms */
     char *kernel, *initrd, *cmdline;
     char **boot; /* "hd", "cdrom", "network" in order */
     unsigned n_boot;

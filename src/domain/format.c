@@ -91,6 +91,24 @@ static void put_head(struct xml_node *root, const struct domain *d)
     }
 }
 
+static void put_loader(struct xml_node *n, const struct domain_os *os)
+{
+    if (os->loader || os->loader_type || os->loader_readonly || os->loader_secure) {
+        struct xml_node *loader = xml_node_new(n, "loader", os->loader);
+        put_switch(loader, "readonly", os->loader_readonly);
+        put_switch(loader, "secure", os->loader_secure);
+        xml_attr_set(loader, "type", os->loader_type);
+    }
+    if (os->nvram || os->nvram_template)
+        xml_attr_set(xml_node_new(n, "nvram", os->nvram), "template", os->nvram_template);
+    if (os->bootmenu || os->bootmenu_timeout) {
+        struct xml_node *menu = xml_node_new(n, "bootmenu", NULL);
+        put_switch(menu, "enable", os->bootmenu);
+        if (os->bootmenu_timeout)
+            put_number(menu, "timeout", os->bootmenu_timeout);
+    }
+}
+
 static void put_os(struct xml_node *root, const struct domain_os *os)
 {
     struct xml_node *n = xml_node_new(root, "os", NULL);
@@ -100,7 +118,7 @@ static void put_os(struct xml_node *root, const struct domain_os *os)
         xml_attr_set(type, "arch", os->arch);
         xml_attr_set(type, "machine", os->machine);
     }
-    put_text(n, "loader", os->loader);
+    put_loader(n, os);
     put_text(n, "kernel", os->kernel);
     put_text(n, "initrd", os->initrd);
     put_text(n, "cmdline", os->cmdline);

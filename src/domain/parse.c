@@ -94,6 +94,16 @@ static void parse_os(struct reader *r, struct xml_node *n, struct domain *d)
         reader_attr_str(type, "machine", &os->machine);
     }
     reader_child_str(n, "loader", &os->loader);
+    struct xml_node *loader = reader_child(n, "loader"), *nvram = reader_child(n, "nvram"), *menu;
+    reader_attr_str(loader, "type", &os->loader_type);
+    os->loader_readonly = reader_attr_switch(r, loader, "readonly");
+    os->loader_secure = reader_attr_switch(r, loader, "secure");
+    if (nvram)
+        domain_set(&os->nvram, nvram->text);
+    reader_attr_str(nvram, "template", &os->nvram_template);
+    menu = reader_child(n, "bootmenu");
+    os->bootmenu = reader_attr_switch(r, menu, "enable");
+    os->bootmenu_timeout = (unsigned)reader_attr_num(r, menu, "timeout", 0, 65535);
     reader_child_str(n, "kernel", &os->kernel);
     reader_child_str(n, "initrd", &os->initrd);
     reader_child_str(n, "cmdline", &os->cmdline);

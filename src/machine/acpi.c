@@ -2,6 +2,7 @@
 #include "machine/acpi.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "machine/acpi_priv.h"
@@ -12,8 +13,9 @@
 #define TABLES_MAX 8
 
 struct tables {
-    struct mem *mem;
-    gpa_t next, end;
+    struct acpi_image *img;
+    gpa_t base;
+    uint64_t max; /* bytes the image may have */
     gpa_t table[TABLES_MAX]; /* for the XSDT */
     unsigned n;
     struct err *err;
@@ -39,18 +41,34 @@ static void header(uint8_t *t, const char *sig, unsigned rev)
     le32_put(t + 32, 1);
 }
 
-/* Writes `len` bytes at the next free address, aligned; 0 after a failure. */
+/* Puts `len` bytes at the next free place of the image, aligned. Returns their address. */
 static gpa_t place(struct tables *t, const void *data, size_t len, uint64_t align)
 {
-    gpa_t at = ALIGN_UP(t->next, align);
+    struct acpi_image *img = t->img;
+    gpa_t at = ALIGN_UP(t->base + img->len, align);
+    uint64_t off = at - t->base;
     if (t->failed)
-        return 0;
-    if (at > t->end || len > t->end - at)
+        return at;
+    if (off > t->max || len > t->max - off) {
         t->failed = err_set(t->err, -ENOSPC, "the ACPI tables do not fit into their area");
-    else if (mem_write(t->mem, at, data, len) < 0)
-        t->failed = err_set(t->err, -EFAULT, "the guest has too little memory for ACPI tables");
-    t->next = at + len;
+        return at;
+    }
+    uint8_t *data_new = realloc(img->data, off + len);
+    if (!data_new)
+        abort();
+    img->data = data_new;
+    memset(img->data + img->len, 0, off - img->len);
+    memcpy(img->data + off, data, len);
+    img->len = off + len;
     return at;
+}
+
+/* Says that the `size` bytes at address `at` are the address of something in the image. */
+static void pointer(struct tables *t, gpa_t at, unsigned size)
+{
+    struct acpi_image *img = t->img;
+    if (img->n_pointers < ACPI_POINTERS_MAX)
+        img->pointer[img->n_pointers++] = (struct acpi_pointer){(uint32_t)(at - t->base), (uint8_t)size};
 }
 
 /* Completes and places a table with the common header. */
@@ -59,7 +77,10 @@ static gpa_t finish(struct tables *t, uint8_t *table, size_t len)
     le32_put(table + 4, (uint32_t)len);
     table[9] = 0;
     table[9] = (uint8_t)-sum8(table, len);
-    return place(t, table, len, 16);
+    gpa_t at = place(t, table, len, 16);
+    if (t->img->n_tables < ACPI_TABLES_MAX)
+        t->img->table[t->img->n_tables++] = (struct acpi_span){(uint32_t)(at - t->base), (uint32_t)len};
+    return at;
 }
 
 static void list(struct tables *t, gpa_t gpa)
@@ -149,7 +170,12 @@ static void fadt(struct tables *t, const struct acpi_config *c, gpa_t dsdt)
     }
     le32_put(f + 112, flags);
     memcpy(f + 268, "LodgeVM", 7);
-    list(t, finish(t, f, sizeof f));
+    gpa_t at = finish(t, f, sizeof f);
+    pointer(t, at + 40, 4);
+    pointer(t, at + 140, 8);
+    if (!c->hw_reduced)
+        pointer(t, at + 36, 4); /* the FACS */
+    list(t, at);
 }
 
 static void madt(struct tables *t, const struct acpi_config *c)
@@ -213,15 +239,13 @@ static void small_tables(struct tables *t, const struct acpi_config *c)
     list(t, finish(t, w, sizeof w));
 }
 
-int acpi_build(const struct acpi_config *c, struct mem *mem, gpa_t base, uint64_t size, gpa_t *ret_rsdp,
-               struct err *err)
+int acpi_make(const struct acpi_config *c, gpa_t base, uint64_t max, struct acpi_image *img, struct err *err)
 {
-    struct tables t = {.mem = mem, .next = base, .end = base + size, .err = err};
-    uint8_t rsdp[36] = {0}, xsdt[HEADER + 8 * TABLES_MAX] = {0}, h[HEADER] = {0};
+    struct tables t = {.img = img, .base = base, .max = max, .err = err};
+    uint8_t xsdt[HEADER + 8 * TABLES_MAX] = {0}, h[HEADER] = {0};
     struct aml dsdt = {0};
 
-    gpa_t rsdp_at = ALIGN_UP(base, 16);
-    t.next = rsdp_at + sizeof rsdp; /* written last */
+    *img = (struct acpi_image){0};
     header(h, "DSDT", 2);
     aml_bytes(&dsdt, h, sizeof h);
     acpi_dsdt(&dsdt, c);
@@ -235,18 +259,43 @@ int acpi_build(const struct acpi_config *c, struct mem *mem, gpa_t base, uint64_
     for (unsigned i = 0; i < t.n; i++)
         le64_put(xsdt + HEADER + 8 * i, t.table[i]);
     gpa_t xsdt_at = finish(&t, xsdt, HEADER + 8 * t.n);
+    for (unsigned i = 0; i < t.n; i++)
+        pointer(&t, xsdt_at + HEADER + 8 * i, 8);
+    img->xsdt = xsdt_at;
+    return t.failed;
+}
 
+void acpi_image_free(struct acpi_image *img)
+{
+    free(img->data);
+    img->data = NULL;
+}
+
+void acpi_rsdp(uint8_t rsdp[ACPI_RSDP_SIZE], gpa_t xsdt)
+{
+    memset(rsdp, 0, ACPI_RSDP_SIZE);
     memcpy(rsdp, "RSD PTR ", 8);
     memcpy(rsdp + 9, "LODGE ", 6);
     rsdp[15] = 2;
-    le32_put(rsdp + 20, sizeof rsdp);
-    le64_put(rsdp + 24, xsdt_at);
+    le32_put(rsdp + 20, ACPI_RSDP_SIZE);
+    le64_put(rsdp + 24, xsdt);
     rsdp[8] = (uint8_t)-sum8(rsdp, 20);
-    rsdp[32] = (uint8_t)-sum8(rsdp, sizeof rsdp);
-    if (t.failed)
-        return t.failed;
-    if (mem_write(mem, rsdp_at, rsdp, sizeof rsdp) < 0)
-        return err_set(err, -EFAULT, "the guest has too little memory for ACPI tables");
-    *ret_rsdp = rsdp_at;
-    return 0;
+    rsdp[32] = (uint8_t)-sum8(rsdp, ACPI_RSDP_SIZE);
+}
+
+int acpi_build(const struct acpi_config *c, struct mem *mem, gpa_t base, uint64_t size, gpa_t *ret_rsdp,
+               struct err *err)
+{
+    uint8_t rsdp[ACPI_RSDP_SIZE];
+    struct acpi_image img;
+    gpa_t rsdp_at = ALIGN_UP(base, 16), at = ALIGN_UP(rsdp_at + sizeof rsdp, 16);
+
+    int code = acpi_make(c, at, size > at - base ? size - (at - base) : 0, &img, err);
+    acpi_rsdp(rsdp, img.xsdt);
+    if (!code && (mem_write(mem, at, img.data, img.len) < 0 || mem_write(mem, rsdp_at, rsdp, sizeof rsdp) < 0))
+        code = err_set(err, -EFAULT, "the guest has too little memory for ACPI tables");
+    acpi_image_free(&img);
+    if (!code)
+        *ret_rsdp = rsdp_at;
+    return code;
 }

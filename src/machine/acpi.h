@@ -1,6 +1,6 @@
 /*
- * ACPI tables (ACPI 6.5) for a machine without firmware: RSDP, XSDT, FADT, FACS, MADT, MCFG, HPET, WAET and a DSDT,
- * written into guest RAM. The board describes itself in struct acpi_config; what is 0 is not there. Main thread, at
+ * ACPI tables (ACPI 6.5): RSDP, XSDT, FADT, FACS, MADT, MCFG, HPET, WAET and a DSDT, written into guest RAM where no
+ * firmware runs, else given to the firmware, which places them. The board describes itself in struct acpi_config; what is 0 is not there. Main thread, at
  * start and after every reset.
  */
 #ifndef LODGE_MACHINE_ACPI_H
@@ -86,6 +86,31 @@ struct acpi_config {
 /* Space that boards keep for the tables, reserved in the memory map: the PC's BIOS area below SMBIOS. */
 #define ACPI_AREA_BASE 0xe0000
 #define ACPI_AREA_SIZE 0x10000
+
+/* All tables but the RSDP, as they lie in memory from one address on. */
+#define ACPI_POINTERS_MAX 32
+#define ACPI_TABLES_MAX 16
+#define ACPI_RSDP_SIZE 36
+struct acpi_pointer {
+    uint32_t at; /* offset in the image of an address into the image */
+    uint8_t size;
+};
+struct acpi_span {
+    uint32_t start, len; /* a table with the common header; its checksum is byte 9 */
+};
+struct acpi_image {
+    uint8_t *data;
+    size_t len;
+    gpa_t xsdt;
+    struct acpi_pointer pointer[ACPI_POINTERS_MAX];
+    unsigned n_pointers;
+    struct acpi_span table[ACPI_TABLES_MAX];
+    unsigned n_tables;
+};
+/* Makes the image for address `base`, at most `max` bytes. The caller frees it, also after a failure. -ENOSPC. */
+int acpi_make(const struct acpi_config *cfg, gpa_t base, uint64_t max, struct acpi_image *ret, struct err *err);
+void acpi_image_free(struct acpi_image *img);
+void acpi_rsdp(uint8_t ret[ACPI_RSDP_SIZE], gpa_t xsdt);
 
 /* Writes the tables into [base, base+size) of guest memory. *ret_rsdp: for the kernel. -ENOSPC, -EFAULT. */
 int acpi_build(const struct acpi_config *cfg, struct mem *mem, gpa_t base, uint64_t size, gpa_t *ret_rsdp,

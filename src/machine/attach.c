@@ -24,8 +24,8 @@ unsigned attach_mmio_gsi(unsigned slot)
     return gsis[slot];
 }
 
-/* Puts a virtio device on the board. It is the machine's from here on. */
-static int plug(struct vm *vm, struct virtio_dev *vdev, struct err *err)
+/* Puts a virtio device on the board. It is the machine's from here on. *ret_devfn: its place on the PCI bus, or -1. */
+static int plug_at(struct vm *vm, struct virtio_dev *vdev, int *ret_devfn, struct err *err)
 {
     int code;
     vm_add_device(vm, &vdev->dev);
@@ -33,8 +33,10 @@ static int plug(struct vm *vm, struct virtio_dev *vdev, struct err *err)
         struct pci_dev *pci;
         autofree char *id = xasprintf("%.24s-pci", vdev->dev.id);
         code = virtio_pci_new(vdev, id, vm->pci, -1, &pci, err);
-        if (code == 0)
+        if (code == 0) {
             vm_add_device(vm, &pci->dev);
+            *ret_devfn = pci->devfn;
+        }
         return code;
     }
     struct device *t;
@@ -49,6 +51,18 @@ static int plug(struct vm *vm, struct virtio_dev *vdev, struct err *err)
         vm_add_device(vm, t);
     }
     return code;
+}
+
+static int plug(struct vm *vm, struct virtio_dev *vdev, struct err *err)
+{
+    int devfn;
+    return plug_at(vm, vdev, &devfn, err);
+}
+
+/* "4", or "4,1" for another function than 0: as in device paths. */
+static char *unit(int devfn)
+{
+    return devfn & 7 ? xasprintf("%x,%x", devfn >> 3, devfn & 7) : xasprintf("%x", devfn >> 3);
 }
 
 static void console_quit(void *opaque)
@@ -111,7 +125,13 @@ static int attach_disk(struct vm *vm, const struct domain_disk *k, struct err *e
     if (!vm->blks)
         abort();
     vm->blks[vm->n_blks++] = blk;
-    return plug(vm, vdev, err);
+    int devfn = -1;
+    if ((code = plug_at(vm, vdev, &devfn, err)) < 0 || devfn < 0)
+        return code;
+    autofree char *at = unit(devfn);
+    boot_entry_add(vm, k->device == DOMAIN_DISK_CDROM ? BOOT_CDROM : BOOT_DISK, k->boot_order,
+                   xasprintf("/pci@i0cf8/scsi@%s/disk@0,0", at));
+    return 0;
 }
 
 /* What net_options.publish wants for each <portForward>; NULL-terminated, freed by the caller. */
@@ -176,7 +196,12 @@ static int attach_interface(struct vm *vm, const struct domain_interface *n, uns
         net_close(net);
         return code;
     }
-    return plug(vm, vdev, err);
+    int devfn = -1;
+    if ((code = plug_at(vm, vdev, &devfn, err)) < 0 || devfn < 0)
+        return code;
+    autofree char *at = unit(devfn);
+    boot_entry_add(vm, BOOT_NETWORK, n->boot_order, xasprintf("/pci@i0cf8/ethernet@%s/ethernet-phy@0", at));
+    return 0;
 }
 
 static int attach_consoles(struct vm *vm, struct err *err)

@@ -4,7 +4,9 @@
  */
 #include <string.h>
 
+#include "base/log.h"
 #include "dev/acpi_pm.h"
+#include "dev/debugcon.h"
 #include "dev/fw_cfg.h"
 #include "dev/hpet.h"
 #include "dev/i8042.h"
@@ -14,6 +16,7 @@
 #include "dev/pvpanic.h"
 #include "dev/rtc.h"
 #include "machine/chips.h"
+#include "machine/firmware.h"
 
 #define PM_BASE 0x600
 #define SCI 9
@@ -22,6 +25,38 @@
 /* PIRQA..D arrive at I/O APIC pins 16..19, as on the real chip set. */
 static const unsigned intx_gsi[4] = {16, 17, 18, 19};
 
+/* ECAM lies where firmware puts it; without firmware, where our tables say. */
+static void move_ecam(struct vm *vm, uint64_t pciexbar)
+{
+    static const unsigned sizes[4] = {256, 128, 64, 0}; /* MiB, a bus each */
+    struct err err = {0};
+    unsigned buses = sizes[pciexbar >> 1 & 3];
+    uint64_t base = pciexbar & 1 && buses ? pciexbar & 0xffc000000 & ~(buses * MIB - 1) : 0;
+    if (base == vm->ecam)
+        return;
+    if (vm->ecam)
+        bus_unmap(vm->mmio, vm->ecam, vm->ecam_buses * MIB);
+    vm->ecam = base;
+    vm->ecam_buses = buses;
+    if (base && pci_map_ecam(vm->pci, vm->mmio, base, buses, &err) < 0) {
+        vm->ecam = 0;
+        log_guest("PCIEXBAR: %s", err.msg);
+    }
+}
+
+static void host_written(void *opaque, struct pci_dev *d, unsigned off, unsigned len)
+{
+    struct vm *vm = opaque;
+    if (!vm->firmware)
+        return;
+    pthread_mutex_lock(&vm->host_lock);
+    if (off < MCH_PAM0 + 7 && off + len > MCH_PAM0)
+        firmware_set_pam(vm->firmware, &d->config[MCH_PAM0]);
+    if (off < MCH_PCIEXBAR + 8 && off + len > MCH_PCIEXBAR)
+        move_ecam(vm, le64_get(&d->config[MCH_PCIEXBAR]));
+    pthread_mutex_unlock(&vm->host_lock);
+}
+
 static int build_pci(struct vm *vm, struct err *err)
 {
     struct irq intx[4];
@@ -29,8 +64,9 @@ static int build_pci(struct vm *vm, struct err *err)
         intx[i] = vm_gsi(vm, intx_gsi[i]);
     vm->pci = pci_bus_new(vm->pio, vm->mmio, &vm->msi, intx);
     struct pci_chip_config cfg = {.bus = vm->pci};
+    struct pci_chip_config host_cfg = {.bus = vm->pci, .written = host_written, .opaque = vm};
     struct pci_dev *host, *lpc;
-    int code = pci_host_new(&cfg, &host, err);
+    int code = pci_host_new(&host_cfg, &host, err);
     if (code < 0)
         return code;
     vm_add_device(vm, &host->dev);
@@ -40,6 +76,10 @@ static int build_pci(struct vm *vm, struct err *err)
     pci_set_reset_control(vm->pci, &acpi_pm_reset_ops, vm->pm);
     if ((code = pci_map_ports(vm->pci, vm->pio, err)) < 0)
         return code;
+    if (firmware_wanted(vm->domain))
+        return 0;
+    vm->ecam = ECAM_BASE;
+    vm->ecam_buses = ECAM_BUSES;
     return pci_map_ecam(vm->pci, vm->mmio, ECAM_BASE, ECAM_BUSES, err);
 }
 
@@ -80,12 +120,11 @@ static bool has_timer(const struct domain *d, const char *name)
 /* RTC, PIT and HPET. The HPET can take over the interrupts of the other two. */
 static int build_timers(struct vm *vm, struct err *err)
 {
-    struct rtc *rtc;
-    int code = chips_rtc(vm, acpi_pm_rtc(vm->pm), &rtc, err);
+    int code = chips_rtc(vm, acpi_pm_rtc(vm->pm), &vm->rtc, err);
     if (code < 0)
         return code;
 
-    vm->inhibit_legacy = (struct irq_split){.out = {rtc_inhibit(rtc)}, .n = 1};
+    vm->inhibit_legacy = (struct irq_split){.out = {rtc_inhibit(vm->rtc)}, .n = 1};
     if (!vm->ops->kernel_irqchip) { /* the PIT comes with the kernel's interrupt controllers */
         struct pit_config cfg = {"pit", vm->loop, &vm->clock, vm_gsi(vm, 0)};
         struct pit *pit;
@@ -149,6 +188,7 @@ static int build_fw_cfg(struct vm *vm, struct err *err)
     struct fw_cfg_config cfg = {"fw_cfg", vm->mem};
     struct fw_cfg *f;
     fw_cfg_new(&cfg, &f);
+    vm->fw_cfg = f;
     vm_add_device(vm, fw_cfg_device(f));
     int code = fw_cfg_add(f, FW_CFG_UUID, vm->domain->uuid, 16, err);
     if (code < 0 || (code = fw_cfg_add_u64(f, FW_CFG_RAM_SIZE, vm->mem->ram_size, err)) < 0 ||
@@ -158,10 +198,26 @@ static int build_fw_cfg(struct vm *vm, struct err *err)
     return fw_cfg_map(f, vm->pio, FW_CFG_PORT, err);
 }
 
+static void firmware_says(void *opaque, const char *line)
+{
+    log_debug("firmware: %s", line);
+}
+
+static int build_debugcon(struct vm *vm, struct err *err)
+{
+    struct debugcon_config cfg = {"debugcon", firmware_says, vm};
+    struct debugcon *d;
+    if (!firmware_wanted(vm->domain))
+        return 0;
+    debugcon_new(&cfg, &d);
+    vm_add_device(vm, debugcon_device(d));
+    return debugcon_map(d, vm->pio, DEBUGCON_PORT, err);
+}
+
 static int q35_build(struct vm *vm, struct err *err)
 {
     int (*const steps[])(struct vm *, struct err *) = {
-        build_pm, build_pci, build_timers, build_isa, build_fw_cfg, chips_debugexit, chips_uarts,
+        build_pm, build_pci, build_timers, build_isa, build_fw_cfg, build_debugcon, chips_debugexit, chips_uarts,
     };
     int code = chips_interrupts(vm, true, err);
     for (unsigned i = 0; i < ARRAY_SIZE(steps) && code >= 0; i++)
@@ -175,8 +231,8 @@ static void q35_describe(struct vm *vm, struct acpi_config *acpi)
     acpi->override[acpi->n_overrides++] = (struct acpi_override){.irq = 0, .gsi = 2};
     acpi->override[acpi->n_overrides++] = (struct acpi_override){.irq = SCI, .gsi = SCI, .level = true};
     acpi->pci = true;
-    acpi->ecam_base = ECAM_BASE;
-    acpi->ecam_buses = ECAM_BUSES;
+    acpi->ecam_base = vm->ecam ? vm->ecam : ECAM_BASE;
+    acpi->ecam_buses = vm->ecam_buses ? vm->ecam_buses : ECAM_BUSES;
     acpi->mem32_first = PCI_MEM_BASE;
     acpi->mem32_last = PCI_MEM_END - 1;
     for (unsigned i = 0; i < 4; i++)

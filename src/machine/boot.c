@@ -1,5 +1,5 @@
 /*
- * Power-on and reset: RAM below the kernel as it was, the loader's and the board's tables in memory, each CPU at its first
+ * Power-on and reset: with firmware, each CPU at its reset vector; else RAM below the kernel as it was, the loader's and the board's tables in memory, each CPU at its first
  * instruction. vCPUs are held.
  */
 #include <stdlib.h>
@@ -10,6 +10,7 @@
 #include "machine/acpi.h"
 #include "machine/machine.h"
 #include "machine/smbios.h"
+#include "machine/tables.h"
 
 #define RESET_VECTOR 0xffff0
 
@@ -29,28 +30,18 @@ static int set_cpus(struct vm *vm, const struct cpu_state *bsp, struct cpu_state
     return 0;
 }
 
-static uint32_t apic_id(void *opaque, unsigned cpu)
-{
-    return cpu_apic_id(&((struct vm *)opaque)->engine->cfg.cpu.topology, cpu);
-}
-
 /* ACPI tables lie at 0xe0000, SMBIOS at 0xf0000: where both are looked for without firmware. */
 static int write_tables(struct vm *vm, gpa_t *ret_rsdp, struct err *err)
 {
-    struct acpi_config acpi = {.cpus = vm->n_cpus, .apic_id = apic_id, .opaque = vm};
-    vm->board->describe(vm, &acpi);
+    struct acpi_config acpi;
+    tables_acpi_config(vm, &acpi);
     int code = acpi_build(&acpi, vm->mem, ACPI_AREA_BASE, ACPI_AREA_SIZE, ret_rsdp, err);
     if (code < 0) {
         err_prefix(err, "ACPI tables");
         return code;
     }
-    const struct cpu_topology *topo = &vm->engine->cfg.cpu.topology;
-    struct smbios_config smbios = {
-        .sockets = MAX(topo->sockets, 1),
-        .cores = topo->cores ? topo->cores : vm->n_cpus,
-        .threads = MAX(topo->threads, 1),
-    };
-    memcpy(smbios.uuid, vm->domain->uuid, sizeof smbios.uuid);
+    struct smbios_config smbios;
+    tables_smbios_config(vm, &smbios);
     code = smbios_build(&smbios, vm->mem, err);
     if (code < 0)
         err_prefix(err, "SMBIOS tables");
@@ -75,9 +66,20 @@ static int write_reset_vector(struct vm *vm, struct err *err)
     return r < 0 ? err_set(err, r, "no memory at the reset vector") : 0;
 }
 
+/* The firmware does everything itself. */
+static int start_firmware(struct vm *vm, struct err *err)
+{
+    autofree struct cpu_state *bsp = xcalloc(1, sizeof *bsp);
+    autofree struct cpu_state *ap = xcalloc(1, sizeof *ap);
+    cpu_state_reset(bsp, true);
+    return set_cpus(vm, bsp, ap, err);
+}
+
 int boot_load(struct vm *vm, struct err *err)
 {
     const struct domain *d = vm->domain;
+    if (vm->firmware)
+        return start_firmware(vm, err);
     struct e820_entry map[E820_MAX];
     unsigned n = e820_of_ram(vm->mem, map);
     map[n++] = (struct e820_entry){ECAM_BASE, ECAM_BUSES * MIB, E820_RESERVED};

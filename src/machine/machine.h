@@ -62,6 +62,14 @@ struct board {
 };
 extern const struct board *const boards[];
 
+/* Something that firmware can boot from. */
+enum boot_kind { BOOT_DISK, BOOT_CDROM, BOOT_NETWORK, BOOT_FLOPPY };
+struct boot_entry {
+    enum boot_kind kind;
+    unsigned order; /* <boot order>, 0: none */
+    char *path;     /* owned */
+};
+
 struct io_thread {
     struct loop *loop;
     pthread_t thread;
@@ -95,6 +103,15 @@ struct vm {
     bool has_hpet;      /* q35 */
     struct irq_split inhibit_legacy;
     unsigned uarts; /* bit n: COM n+1 is there */
+    struct fw_cfg *fw_cfg; /* q35 */
+    struct rtc *rtc;       /* q35 */
+    pthread_mutex_t host_lock; /* q35: what follows from the host bridge's registers, and: */
+    uint64_t ecam;             /* where ECAM is mapped, 0: nowhere */
+    unsigned ecam_buses;
+    struct firmware *firmware; /* NULL: we load the kernel */
+    bool has_display;
+    struct boot_entry *boot;
+    unsigned n_boot;
     struct virtio_dev *balloon;
     unsigned mmio_slots; /* virtio-mmio transports made so far */
 
@@ -123,7 +140,7 @@ struct vm {
     bool debugged;           /* the vCPUs were given something of it */
 };
 
-enum vm_want { WANT_RESET, WANT_POWEROFF, WANT_PANIC, WANT_TRIPLE_FAULT, WANT_ERROR, WANT_DEBUG_EXIT, WANT_DEBUGGER };
+enum vm_want { WANT_RESET, WANT_POWEROFF, WANT_PANIC, WANT_TRIPLE_FAULT, WANT_ERROR, WANT_DEBUG_EXIT, WANT_DEBUGGER, WANT_COLLECT };
 
 /* vm.c. Asks the main thread for a change; any thread. The vCPU that asks is stopped before its next instruction, or soon. */
 void vm_want(struct vm *vm, enum vm_want want);
@@ -147,6 +164,9 @@ int attach_chardev(struct vm *vm, const struct domain_chardev *c, struct chardev
 /* Interrupt line of a virtio-mmio device. */
 unsigned attach_mmio_gsi(unsigned slot);
 void attach_free(struct vm *vm);
+
+/* bootorder.c. Takes `path`. */
+void boot_entry_add(struct vm *vm, enum boot_kind kind, unsigned order, char *path);
 
 /* debug.c: a vCPU has met what the debugger waits for; the machine stops. */
 void debug_report(struct vm *vm);

@@ -4,8 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-#define AREA 4096
-#define ENTRY_SIZE 24
+#define AREA SMBIOS_IMAGE_MAX
 #define FORMATTED_MAX 64
 
 struct tables {
@@ -159,11 +158,10 @@ static void memory(struct tables *t, const struct mem *m)
     mapped(t, array, MEM_HIGH_BASE, m->ram_size - m->low_size);
 }
 
-int smbios_build(const struct smbios_config *c, struct mem *mem, struct err *err)
+int smbios_make(const struct smbios_config *c, const struct mem *mem, gpa_t at, struct smbios_image *ret, struct err *err)
 {
     struct tables t = {0};
-    uint8_t e[ENTRY_SIZE] = "_SM3_", sum = 0;
-    const gpa_t tables = SMBIOS_AREA_BASE + 0x20;
+    uint8_t *e = ret->entry, sum = 0;
 
     firmware(&t);
     system_and_chassis(&t, c);
@@ -174,15 +172,29 @@ int smbios_build(const struct smbios_config *c, struct mem *mem, struct err *err
     put(&t, &end, 127, 4);
     if (t.full)
         return err_set(err, -ENOSPC, "the SMBIOS tables do not fit into their area");
-    e[6] = ENTRY_SIZE;
+    memset(ret->entry, 0, sizeof ret->entry);
+    memcpy(e, "_SM3_", 5);
+    e[6] = SMBIOS_ENTRY_SIZE;
     e[7] = 3;
     e[10] = 1;
     le32_put(e + 12, (uint32_t)t.len);
-    le64_put(e + 16, tables);
-    for (unsigned i = 0; i < sizeof e; i++)
+    le64_put(e + 16, at);
+    for (unsigned i = 0; i < SMBIOS_ENTRY_SIZE; i++)
         sum += e[i];
     e[5] = (uint8_t)-sum;
-    if (mem_write(mem, SMBIOS_AREA_BASE, e, sizeof e) < 0 || mem_write(mem, tables, t.buf, t.len) < 0)
+    memcpy(ret->data, t.buf, t.len);
+    ret->len = t.len;
+    return 0;
+}
+
+int smbios_build(const struct smbios_config *c, struct mem *mem, struct err *err)
+{
+    const gpa_t tables = SMBIOS_AREA_BASE + 0x20;
+    struct smbios_image img;
+    int code = smbios_make(c, mem, tables, &img, err);
+    if (code < 0)
+        return code;
+    if (mem_write(mem, SMBIOS_AREA_BASE, img.entry, sizeof img.entry) < 0 || mem_write(mem, tables, img.data, img.len) < 0)
         return err_set(err, -EFAULT, "the guest has too little memory for SMBIOS tables");
     return 0;
 }

@@ -14,6 +14,7 @@
 #include "cpu/engine.h"
 #include "dev/ioapic.h"
 #include "dev/pic.h"
+#include "machine/firmware.h"
 #include "machine/machine.h"
 
 const char *vm_status_name(enum vm_status s)
@@ -131,6 +132,7 @@ static void reset_machine(struct vm *vm)
     atomic_store(&vm->wants, 0);
     for (struct device *d = vm->devices; d; d = d->next)
         device_reset(d);
+    mem_collect(vm->mem);
     if (boot_load(vm, &err) < 0) {
         vm->status = VM_ERROR;
         end(vm, VM_END_ERROR, err.msg);
@@ -204,6 +206,10 @@ static void handle_wants(void *opaque)
             do_reset(vm, true);
     } else if (wants & BIT(WANT_DEBUGGER)) {
         debug_report(vm);
+    } else if (wants & BIT(WANT_COLLECT)) {
+        hold_all(vm);
+        mem_collect(vm->mem);
+        release_all(vm);
     }
 }
 
@@ -296,6 +302,12 @@ static int make_io_threads(struct vm *vm, struct err *err)
     return 0;
 }
 
+/* The guest has changed its memory layout very often: the old ones can be freed while no vCPU runs. */
+static void collect_due(void *opaque)
+{
+    vm_want(opaque, WANT_COLLECT);
+}
+
 static int build(struct vm *vm, struct err *err)
 {
     const struct domain *d = vm->domain;
@@ -303,12 +315,16 @@ static int build(struct vm *vm, struct err *err)
     int code = mem_new(size, size <= RAM_LOW_ALL ? RAM_LOW_ALL : RAM_LOW_MAX, &vm->mem, err);
     if (code < 0)
         return code;
+    vm->mem->collect_due = collect_due;
+    vm->mem->collect_opaque = vm;
     vm->pio = bus_new("I/O ports", 0xffff);
     vm->mmio = bus_new("memory", UINT64_MAX);
     cpubus_init(vm);
     if ((code = make_engine(vm, err)) < 0 || (code = vcpus_new(vm, err)) < 0 || (code = make_io_threads(vm, err)) < 0)
         return code;
     if ((code = vm->board->build(vm, err)) < 0 || (code = attach_all(vm, err)) < 0)
+        return code;
+    if (firmware_wanted(d) && ((code = firmware_new(vm, err)) < 0 || (code = firmware_describe(vm, err)) < 0))
         return code;
     for (struct device *dev = vm->devices; dev; dev = dev->next)
         device_reset(dev);
@@ -328,6 +344,7 @@ int vm_new(const struct domain *d, struct loop *loop, const struct vm_owner *own
     vm->devices_tail = &vm->devices;
     clock_init(&vm->clock, 0);
     pthread_mutex_init(&vm->cpu_lock, NULL);
+    pthread_mutex_init(&vm->host_lock, NULL);
     pthread_cond_init(&vm->cpu_parked, NULL);
     pthread_cond_init(&vm->cpu_go, NULL);
     int code = build(vm, err);
@@ -362,6 +379,9 @@ void vm_free(struct vm *vm)
     }
     free_devices(vm->devices);
     attach_free(vm);
+    for (unsigned i = 0; i < vm->n_boot; i++)
+        free(vm->boot[i].path);
+    free(vm->boot);
     for (unsigned i = 0; i < vm->n_io; i++)
         loop_free(vm->io[i].loop);
     free(vm->io);
@@ -375,8 +395,10 @@ void vm_free(struct vm *vm)
     free(vm->cpu_features);
     bus_free(vm->pio);
     bus_free(vm->mmio);
+    firmware_free(vm->firmware);
     mem_free(vm->mem);
     pthread_mutex_destroy(&vm->cpu_lock);
+    pthread_mutex_destroy(&vm->host_lock);
     pthread_cond_destroy(&vm->cpu_parked);
     pthread_cond_destroy(&vm->cpu_go);
     free(vm);

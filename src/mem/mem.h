@@ -1,15 +1,18 @@
 /*
  * Guest physical memory. RAM is one memfd, mapped once, laid out as on a PC: [0, low_size) below the PCI hole and
- * [4 GiB, …) above it. ROM areas (firmware) are separate mappings. Everything else is MMIO and not known here.
+ * [4 GiB, …) above it; behind it the memfd holds memory of devices (a display's). What the guest sees where is a list of
+ * windows, of which later ones hide earlier ones: RAM, ROM (firmware, read-only RAM), device memory, holes. Everything
+ * else is MMIO and not known here.
  *
  * This is the one door: devices copy in and out through the bounded accessors; nobody keeps a host pointer to guest RAM but
  * the CPU engines (soft TLB, KVM slots) and I/O in flight (mem_iov). Whoever writes RAM by a pointer calls mem_wrote() after.
  *
- * Any thread. The layout is fixed before the first vCPU runs.
+ * Any thread. Windows may change while vCPUs run: lookups use an immutable layout that is replaced as a whole.
  */
 #ifndef LODGE_MEM_MEM_H
 #define LODGE_MEM_MEM_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -30,11 +33,33 @@ struct mem_range {
     gpa_t base;
     uint64_t size;
     uint8_t *host;
-    uint64_t fd_offset; /* in the memfd; meaningless for ROM */
+    uint64_t fd_offset; /* in the memfd; meaningless for a ROM's own memory */
     bool rom;           /* guest writes are ignored */
 };
 
-#define MEM_RANGES_MAX 8
+#define MEM_RANGES_MAX 48
+#define MEM_WINDOWS_MAX 24
+
+/* The ranges of one moment, the largest first. Never changed; freed by mem_collect(). */
+struct mem_layout {
+    struct mem_layout *next; /* replaced before */
+    unsigned n;
+    struct mem_range range[MEM_RANGES_MAX];
+};
+
+enum mem_kind {
+    MEM_OFF,  /* not there: what is below is seen */
+    MEM_RAM,  /* memory at `host`, inside of the memfd's mapping */
+    MEM_ROM,  /* the same or memory of its own; guest writes are ignored */
+    MEM_HOLE, /* no memory: accesses go to devices */
+};
+
+struct mem_window {
+    enum mem_kind kind;
+    gpa_t base;    /* page aligned, as size */
+    uint64_t size;
+    uint8_t *host; /* MEM_RAM, MEM_ROM */
+};
 
 /* Page flags: one byte a RAM page, indexed by mem_page_index(). */
 enum {
@@ -47,9 +72,25 @@ struct mem {
     uint8_t *ram;         /* its mapping, ram_size bytes */
     uint64_t ram_size;    /* bytes of RAM */
     uint64_t low_size;    /* bytes of RAM below 4 GiB; RAM above starts at MEM_HIGH_BASE */
-    struct mem_range range[MEM_RANGES_MAX];
-    unsigned nranges;
-    _Atomic uint8_t *page_flags; /* ram_size / PAGE_SIZE bytes */
+    uint64_t fd_size;     /* bytes of the memfd and of `ram`: RAM, then device memory */
+    struct mem_layout *_Atomic layout;
+    pthread_mutex_t lock; /* windows and replaced layouts */
+    struct mem_window window[MEM_WINDOWS_MAX];
+    unsigned n_windows;
+    struct mem_layout *old; /* replaced, perhaps still looked at */
+    unsigned n_old;
+    struct {
+        uint8_t *host;
+        uint64_t size;
+    } rom[MEM_WINDOWS_MAX]; /* mappings of mem_add_rom() */
+    unsigned n_roms;
+    /* After the layout changed, on the thread that changed it, without the lock. NULL when no engine asked. */
+    void (*layout_changed)(void *opaque);
+    void *layout_opaque;
+    /* So many layouts were replaced that mem_collect() is due. NULL: nobody changes them while vCPUs run. */
+    void (*collect_due)(void *opaque);
+    void *collect_opaque;
+    _Atomic uint8_t *page_flags; /* fd_size / PAGE_SIZE bytes */
     _Atomic bool dirty_tracking;
     /* Called after a write to a page with MEM_PAGE_CODE, on the writing thread. NULL when no engine asked. */
     void (*code_written)(void *opaque, gpa_t gpa, uint64_t len);
@@ -58,17 +99,32 @@ struct mem {
 
 /* RAM of `size` bytes (a multiple of PAGE_SIZE), at most `low_max` of it below 4 GiB. -ENOMEM, -EINVAL. */
 int mem_new(uint64_t size, uint64_t low_max, struct mem **ret, struct err *err);
+/* The same with `device` bytes (page multiple) behind the RAM, at m->ram + m->ram_size, that a window shows. */
+int mem_new_with_device(uint64_t size, uint64_t low_max, uint64_t device, struct mem **ret, struct err *err);
 void mem_free(struct mem *m); /* NULL-safe */
 
 /* Adds a ROM of `size` bytes (page multiple) at `base`, filled from `data` (`len` bytes, the rest 0). -EEXIST on overlap. */
 int mem_add_rom(struct mem *m, gpa_t base, uint64_t size, const void *data, uint64_t len, struct err *err);
 
-/* The range that holds `gpa`, or NULL for MMIO. */
+/* Adds a window above all others; its number, or -ENOSPC, -EINVAL. */
+int mem_add_window(struct mem *m, const struct mem_window *w, struct err *err);
+/* Changes `n` windows from number `id` on, in one step. -EINVAL for one that is not page aligned; nothing changes then. */
+int mem_set_windows(struct mem *m, unsigned id, const struct mem_window *w, unsigned n);
+/* Frees replaced layouts. No vCPU runs, and no other thread uses guest memory. */
+void mem_collect(struct mem *m);
+
+static inline const struct mem_layout *mem_layout(const struct mem *m)
+{
+    return atomic_load_explicit(&m->layout, memory_order_acquire);
+}
+
+/* The range that holds `gpa`, or NULL for MMIO. Valid until the next mem_collect(). */
 static inline const struct mem_range *mem_find(const struct mem *m, gpa_t gpa)
 {
-    for (unsigned i = 0; i < m->nranges; i++)
-        if (gpa - m->range[i].base < m->range[i].size)
-            return &m->range[i];
+    const struct mem_layout *l = mem_layout(m);
+    for (unsigned i = 0; i < l->n; i++)
+        if (gpa - l->range[i].base < l->range[i].size)
+            return &l->range[i];
     return NULL;
 }
 

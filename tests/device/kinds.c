@@ -7,6 +7,7 @@
 
 #include "base/fd.h"
 #include "dev/acpi_pm.h"
+#include "dev/debugcon.h"
 #include "dev/debugexit.h"
 #include "dev/fw_cfg.h"
 #include "dev/hpet.h"
@@ -283,7 +284,7 @@ const struct env_kind kind_acpi = {
 /* ---- isaports: debug-exit at 0xf4, pvpanic at 0x505, port 0x92 (output 0 = A20) ---- */
 
 struct isaports_box {
-    _Atomic unsigned status, panics, resets;
+    _Atomic unsigned status, panics, resets, lines;
 };
 
 static void isaports_exit(void *opaque, int status)
@@ -299,12 +300,21 @@ static void isaports_reset(void *opaque)
     ((struct isaports_box *)opaque)->resets++;
 }
 
+static void isaports_line(void *opaque, const char *text)
+{
+    ((struct isaports_box *)opaque)->lines += (unsigned)strlen(text);
+}
+
 static void isaports_setup(struct env *env)
 {
     struct isaports_box *b = env->chip = xcalloc(1, sizeof *b);
     struct debugexit *x;
     struct pvpanic *v;
     struct port92 *p;
+    struct debugcon *c;
+    debugcon_new(&(struct debugcon_config){"debugcon", isaports_line, b}, &c);
+    must(debugcon_map(c, env->pio, DEBUGCON_PORT, NULL));
+    env_add(env, debugcon_device(c));
     debugexit_new(&(struct debugexit_config){"exit", isaports_exit, b}, &x);
     must(debugexit_map(x, env->pio, DEBUGEXIT_PORT, NULL));
     pvpanic_new(&(struct pvpanic_config){"panic", isaports_panic, b}, &v);
@@ -325,6 +335,8 @@ static bool isaports_op(struct env *env, int argc, char **argv, uint64_t *ret)
         *ret = take(&b->status);
     else if (!strcmp(argv[1], "panic"))
         *ret = take(&b->panics);
+    else if (!strcmp(argv[1], "text"))
+        *ret = take(&b->lines);
     else
         *ret = take(&b->resets);
     return true;
@@ -334,7 +346,7 @@ const struct env_kind kind_isaports = {
     .name = "isaports",
     .setup = isaports_setup,
     .op = isaports_op,
-    .range = {{false, 0xf4, 4}, {false, 0x505, 1}, {false, 0x92, 1}},
+    .range = {{false, 0xf4, 4}, {false, 0x505, 1}, {false, 0x92, 1}, {false, DEBUGCON_PORT, 1}},
 };
 
 /* ---- rtc: 2024-02-28 23:59:50 UTC at the start; output 0 = IRQ 8, 1 = alarm, input 0 = inhibit ---- */

@@ -78,6 +78,50 @@ static void discarded_pages_read_as_zero(void **s)
     mem_free(m);
 }
 
+static unsigned layouts;
+static void layout_note(void *opaque)
+{
+    layouts++;
+}
+
+static void later_windows_hide_earlier_ones(void **s)
+{
+    struct mem *m;
+    uint8_t b;
+    layouts = 0;
+    assert_int_equal(mem_new_with_device(8 * MIB, 8 * MIB, MIB, &m, NULL), 0);
+    m->layout_changed = layout_note;
+    uint8_t *rom = m->ram + 0xf0000;
+    assert_int_equal(mem_write(m, 0xc0000, "\1", 1), 0);
+    assert_int_equal(mem_write(m, 0xf0000, "\2", 1), 0);
+    int hole = mem_add_window(m, &(struct mem_window){MEM_HOLE, 0xa0000, 0x20000}, NULL);
+    int pam = mem_add_window(m, &(struct mem_window){MEM_ROM, 0xc0000, 0x10000, rom}, NULL);
+    assert_true(hole > 0 && pam == hole + 1);
+    assert_int_equal(mem_read(m, 0xa0000, &b, 1), -EFAULT);
+    assert_int_equal(mem_read(m, 0x9ffff, &b, 1), 0);
+    assert_int_equal(mem_read(m, 0xc0000, &b, 1), 0);
+    assert_int_equal(b, 2);
+    assert_int_equal(mem_write(m, 0xc0000, "\7", 1), 0); /* read-only */
+    assert_int_equal(mem_read(m, 0xf0000, &b, 1), 0);
+    assert_int_equal(b, 2);
+    struct mem_window w[2] = {{MEM_OFF}, {MEM_RAM, 0xe0000000, MIB, m->ram + m->ram_size}};
+    assert_int_equal(layouts, 2);
+    assert_int_equal(mem_set_windows(m, hole, w, 2), 0);
+    assert_int_equal(mem_set_windows(m, hole, w, 2), 0); /* no change, no call */
+    assert_int_equal(layouts, 3);
+    assert_int_equal(mem_read(m, 0xa0000, &b, 1), 0);
+    assert_int_equal(mem_read(m, 0xc0000, &b, 1), 0);
+    assert_int_equal(b, 1);
+    assert_int_equal(mem_write(m, 0xe0000000 + MIB - 1, "x", 1), 0);
+    assert_int_equal(m->ram[m->fd_size - 1], 'x');
+    assert_int_equal(mem_write(m, 0xe0000000 + MIB - 1, "xy", 2), -EFAULT);
+    w[0] = (struct mem_window){MEM_HOLE, 0xa0001, 0x1000};
+    assert_int_equal(mem_set_windows(m, hole, w, 1), -EINVAL);
+    mem_collect(m);
+    assert_int_equal(mem_layout(m)->range[0].size, 8 * MIB);
+    mem_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -85,6 +129,7 @@ int main(void)
         cmocka_unit_test(rom_ignores_writes_and_refuses_overlap),
         cmocka_unit_test(writes_are_seen_by_dirty_log_and_engine),
         cmocka_unit_test(discarded_pages_read_as_zero),
+        cmocka_unit_test(later_windows_hide_earlier_ones),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

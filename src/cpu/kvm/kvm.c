@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 
 /* Four pages that KVM needs below 4 GiB, out of everybody's way. */
 #define IDENTITY_MAP_ADDR 0xfeffc000ull
@@ -29,9 +30,8 @@ static void catch_kicks(void)
     sigaction(KVM_KICK_SIGNAL, &sa, NULL);
 }
 
-static int set_slot(struct kvm_engine *k, unsigned i)
+static int set_slot(struct kvm_engine *k, unsigned i, const struct mem_range *r)
 {
-    const struct mem_range *r = &k->engine.cfg.mem->range[i];
     struct kvm_userspace_memory_region slot = {
         .slot = i,
         .flags = (r->rom && k->has_readonly_mem ? KVM_MEM_READONLY : 0) |
@@ -41,6 +41,54 @@ static int set_slot(struct kvm_engine *k, unsigned i)
         .userspace_addr = (uintptr_t)r->host,
     };
     return ioctl(k->vm, KVM_SET_USER_MEMORY_REGION, &slot) < 0 ? -errno : 0;
+}
+
+static bool same_range(const struct mem_range *a, const struct mem_range *b)
+{
+    return a->base == b->base && a->size == b->size && a->host == b->host && a->rom == b->rom;
+}
+
+/* Makes KVM's slots what the layout says: first away with what is no more, then what is new. */
+static int set_slots(struct kvm_engine *k)
+{
+    int code = 0;
+    pthread_mutex_lock(&k->slot_lock);
+    const struct mem_layout *l = mem_layout(k->engine.cfg.mem);
+    for (unsigned i = 0; i < MEM_RANGES_MAX; i++) {
+        bool there = !k->slot[i].size;
+        for (unsigned j = 0; j < l->n && !there; j++)
+            there = same_range(&k->slot[i], &l->range[j]);
+        if (there)
+            continue;
+        k->slot[i].size = 0;
+        set_slot(k, i, &k->slot[i]);
+    }
+    for (unsigned j = 0; j < l->n; j++) {
+        int at = -1;
+        bool there = false;
+        for (unsigned i = 0; i < MEM_RANGES_MAX && !there; i++) {
+            there = k->slot[i].size && same_range(&k->slot[i], &l->range[j]);
+            if (!k->slot[i].size && at < 0)
+                at = (int)i;
+        }
+        if (there || at < 0)
+            continue;
+        k->slot[at] = l->range[j];
+        int r = set_slot(k, (unsigned)at, &l->range[j]);
+        if (r < 0) {
+            k->slot[at].size = 0;
+            code = r;
+        }
+    }
+    pthread_mutex_unlock(&k->slot_lock);
+    return code;
+}
+
+static void layout_changed(void *opaque)
+{
+    int r = set_slots(opaque);
+    if (r < 0)
+        log_warn("KVM does not take the guest's memory layout: %s", strerror(-r));
 }
 
 static int check_extensions(struct kvm_engine *k, struct err *err)
@@ -79,6 +127,10 @@ static void kvm_destroy(struct engine *e)
     struct kvm_engine *k = kvm_engine_of(e);
     if (!k)
         return;
+    if (e->cfg.mem->layout_opaque == k) {
+        e->cfg.mem->layout_changed = NULL;
+        e->cfg.mem->layout_opaque = NULL;
+    }
     for (unsigned i = 0; k->cpu && i < e->cfg.cpus; i++)
         kvm_vcpu_free(k->cpu[i]);
     free(k->cpu);
@@ -87,6 +139,7 @@ static void kvm_destroy(struct engine *e)
     if (k->dev >= 0)
         close(k->dev);
     pthread_mutex_destroy(&k->irq_lock);
+    pthread_mutex_destroy(&k->slot_lock);
     free(k);
 }
 
@@ -122,12 +175,11 @@ static int init(struct kvm_engine *k, struct err *err)
     r = kvm_irq_init(k, err);
     if (r < 0)
         return r;
-    for (unsigned i = 0; i < k->engine.cfg.mem->nranges; i++) {
-        r = set_slot(k, i);
-        if (r < 0)
-            return err_errno(err, r, "KVM does not take guest memory at 0x%llx",
-                             (unsigned long long)k->engine.cfg.mem->range[i].base);
-    }
+    r = set_slots(k);
+    if (r < 0)
+        return err_errno(err, r, "KVM does not take the guest's memory");
+    k->engine.cfg.mem->layout_opaque = k;
+    k->engine.cfg.mem->layout_changed = layout_changed;
     int khz = ioctl(k->vm, KVM_GET_TSC_KHZ, 0);
     k->engine.tsc_khz = khz > 0 ? (uint32_t)khz : 0;
     catch_kicks();
@@ -141,6 +193,7 @@ static int kvm_create(const struct engine_config *cfg, struct engine **ret, stru
     k->dev = k->vm = -1;
     k->cpu = xcalloc(MAX(cfg->cpus, 1u), sizeof *k->cpu);
     pthread_mutex_init(&k->irq_lock, NULL);
+    pthread_mutex_init(&k->slot_lock, NULL);
     int r = init(k, err);
     if (r < 0) {
         kvm_destroy(&k->engine);
@@ -175,12 +228,13 @@ void kvm_clock_changed(struct engine *e, bool running)
 static int log_dirty(struct kvm_engine *k, bool on)
 {
     k->dirty_logging = on;
-    for (unsigned i = 0; i < k->engine.cfg.mem->nranges; i++) {
-        int r = k->engine.cfg.mem->range[i].rom ? 0 : set_slot(k, i);
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    int code = 0;
+    pthread_mutex_lock(&k->slot_lock);
+    for (unsigned i = 0; i < MEM_RANGES_MAX && !code; i++)
+        if (k->slot[i].size && !k->slot[i].rom)
+            code = set_slot(k, i, &k->slot[i]);
+    pthread_mutex_unlock(&k->slot_lock);
+    return code;
 }
 
 /* The first call after tracking was switched on starts KVM's log; the first one after it was switched off ends it. */
@@ -194,9 +248,9 @@ static int kvm_dirty_sync(struct engine *e, struct err *err)
         int r = log_dirty(k, want);
         return r < 0 ? err_errno(err, r, "KVM's dirty log") : 0;
     }
-    for (unsigned i = 0; want && i < m->nranges; i++) {
-        const struct mem_range *r = &m->range[i];
-        if (r->rom)
+    for (unsigned i = 0; want && i < MEM_RANGES_MAX; i++) {
+        const struct mem_range *r = &k->slot[i];
+        if (r->rom || !r->size)
             continue;
         uint64_t pages = r->size / PAGE_SIZE, words = (pages + 63) / 64;
         autofree uint64_t *bits = calloc(words, 8);

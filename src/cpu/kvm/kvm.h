@@ -72,6 +72,8 @@ struct kvm_engine {
         struct kvm_pit_state2 pit;
     } irq_reset;
 
+    pthread_mutex_t slot_lock;
+    struct mem_range slot[MEM_RANGES_MAX]; /* as KVM has them; size 0: free */
     bool dirty_logging;
     bool clock_stopped;
     struct kvm_clock_data clock;

@@ -118,7 +118,8 @@ void code_requests_slow(struct soft_cpu *c)
     pthread_mutex_unlock(&c->wprotect.lock);
     if (p & PEND_TLB_ALL) { /* which pages it was about is not known: all may have been written */
         mmu_flush(c, true);
-        for (uint64_t k = 0; k < m->ram_size >> PAGE_SHIFT; k++)
+        atomic_fetch_add(&c->blocks->rom_gen, 1);
+        for (uint64_t k = 0; k < m->fd_size >> PAGE_SHIFT; k++)
             if (atomic_load_explicit(&e->code_lines[k], memory_order_relaxed))
                 atomic_fetch_add(&e->page_gen[k], 1);
         return;
@@ -269,7 +270,7 @@ static struct soft_block *block_once(struct soft_cpu *c, uint64_t lin)
 static const _Atomic uint32_t *page_word(struct soft_cpu *c, const uint8_t *host, uint64_t *index)
 {
     struct mem *m = c->vcpu.engine->cfg.mem;
-    if ((uintptr_t)host - (uintptr_t)m->ram >= m->ram_size) {
+    if ((uintptr_t)host - (uintptr_t)m->ram >= m->fd_size) {
         *index = ~0ull;
         return &c->blocks->rom_gen;
     }

@@ -98,10 +98,14 @@ static void soft_destroy(struct engine *engine)
     struct soft_engine *e = soft_engine_of(engine);
     if (!e)
         return;
-    uint64_t pages = engine->cfg.mem->ram_size >> PAGE_SHIFT;
+    uint64_t pages = engine->cfg.mem->fd_size >> PAGE_SHIFT;
     if (engine->cfg.mem->code_opaque == e) {
         engine->cfg.mem->code_written = NULL;
         engine->cfg.mem->code_opaque = NULL;
+    }
+    if (engine->cfg.mem->layout_opaque == e) {
+        engine->cfg.mem->layout_changed = NULL;
+        engine->cfg.mem->layout_opaque = NULL;
     }
     for (unsigned k = 0; e->cpu && k < engine->cfg.cpus; k++)
         vcpu_destroy(e->cpu[k]);
@@ -116,9 +120,18 @@ static void soft_destroy(struct engine *engine)
     free(e);
 }
 
+/* Other memory is seen at some addresses: translations and code of before are void. */
+static void layout_changed(void *opaque)
+{
+    struct soft_engine *e = opaque;
+    for (unsigned k = 0; k < e->engine.cfg.cpus; k++)
+        if (e->cpu[k])
+            atomic_fetch_or(&e->cpu[k]->pending, PEND_TLB_ALL);
+}
+
 static int soft_create(const struct engine_config *cfg, struct engine **ret, struct err *err)
 {
-    uint64_t pages = cfg->mem->ram_size >> PAGE_SHIFT;
+    uint64_t pages = cfg->mem->fd_size >> PAGE_SHIFT;
     struct soft_engine *e = calloc(1, sizeof *e);
     if (!e)
         return err_set(err, -ENOMEM, "no memory for the engine");
@@ -144,6 +157,10 @@ static int soft_create(const struct engine_config *cfg, struct engine **ret, str
     e->stopped_tsc = __rdtsc();
     cfg->mem->code_opaque = e;
     cfg->mem->code_written = blocks_dma_written;
+    if (!cfg->mem->layout_changed) { /* where this engine only helps another one, that one listens */
+        cfg->mem->layout_opaque = e;
+        cfg->mem->layout_changed = layout_changed;
+    }
     *ret = &e->engine;
     return 0;
 }

@@ -353,6 +353,7 @@ static void put(struct soft_cpu *c, const struct target *t, const void *buf, uns
         memcpy(&v, (const uint8_t *)buf + done, n);
         code_requests(c);
         bus->mmio_write(bus->opaque, c->vcpu.index, t->gpa + done, n, v);
+        code_requests(c); /* the write may have changed what memory is where */
         done += n;
     }
 }
