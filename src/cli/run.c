@@ -88,6 +88,8 @@ static int set_disk(struct run *r, const char *value)
             k->cache = n;
         else if (!strcmp(key, "readonly") && valid_switch(v, &k->readonly))
             ;
+        else if (!strcmp(key, "boot_order") && v && !cli_parse_number(v, 1, 65535, &k->boot_order))
+            ;
         else if (!strcmp(key, "iothread") && v && !cli_parse_number(v, 0, 64, &k->iothread))
             r->d->iothreads = MAX(r->d->iothreads, k->iothread);
         else
@@ -351,7 +353,7 @@ const struct cli_option cli_run_options[] = {
 
 const char *const cli_run_notes[] = {
     "Keys of --disk: format=raw, readonly=on, cache=none|writethrough|writeback|directsync|unsafe,",
-    "  serial=TEXT, iothread=N. Keys of --net: mac=MAC, queues=N, forward=tcp|udp:HOSTPORT:GUESTPORT.",
+    "  serial=TEXT, iothread=N, boot_order=N. Keys of --net: mac=MAC, queues=N, forward=tcp|udp:HOSTPORT:GUESTPORT.",
     "  A comma inside a value is written twice.",
     "On a terminal, Ctrl-A x ends the guest and Ctrl-A ? shows the other keys.",
     "Exit status: 0 the guest powered off, 1 error, 2 wrong usage, 3 guest panic, 4 triple fault.",
