@@ -22,6 +22,7 @@ struct blk_map {
 struct blk_driver {
     const char *name; /* "qcow2" */
     bool protocol;    /* else a format: its node has a `file` child, open before open() is called */
+    bool sequential;  /* images should be written from start to end */
     /* Protocols: file names "scheme:…" are theirs. NULL-terminated; NULL: none ("file"). */
     const char *const *schemes;
     /* Formats: how sure the driver is, 0 (not mine) to 100, that these first bytes of a file are its format. */

@@ -135,7 +135,7 @@ int blk_parse_size(const char *text, uint64_t *ret)
     }
     if (shift && whole >> (64 - shift))
         return -ERANGE;
-    uint64_t more = (uint64_t)llround(fraction * (double)(1ull << shift));
+    uint64_t more = (uint64_t)(fraction * (double)(1ull << shift) + 0.5);
     if ((whole << shift) > UINT64_MAX - more)
         return -ERANGE;
     *ret = (whole << shift) + more;

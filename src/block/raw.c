@@ -65,11 +65,14 @@ static int raw_discard(struct blk_node *n, uint64_t offset, uint64_t len)
 
 static int raw_status(struct blk_node *n, uint64_t offset, uint64_t len, bool want_zero, struct blk_extent *ret)
 {
-    *ret = (struct blk_extent){.len = len,
-                               .flags = BLK_STATUS_DATA | BLK_STATUS_ALLOCATED | BLK_STATUS_OFFSET,
-                               .host = at(n, offset),
-                               .file = blk_node_file(n)};
-    return 0;
+    uint64_t host = at(n, offset);
+    int code = blk_block_status(blk_node_file(n), host, len, want_zero, ret);
+    if (code == 0 && !ret->file) { /* behind the file's end */
+        ret->host = host;
+        ret->file = blk_node_file(n);
+    }
+    ret->flags = (ret->flags | BLK_STATUS_ALLOCATED | BLK_STATUS_OFFSET) & ~(unsigned)BLK_STATUS_EOF;
+    return code;
 }
 
 static void raw_map(struct blk_node *n, bool write, uint64_t offset, uint64_t len, struct blk_map *ret)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "cli/img.h"
 
 int cli_error(const char *fmt, ...)
 {
@@ -130,6 +131,10 @@ int cli_parse(const struct cli_verb *verb, int argc, char **argv,
 
 int cli_main(int argc, char **argv)
 {
+    const char *name = argc ? strrchr(argv[0], '/') : NULL;
+    name = name ? name + 1 : argc ? argv[0] : "";
+    if (!strcmp(name, "qemu-img"))
+        return img_main("qemu-img", argc, argv);
     if (argc < 2) {
         help_program(stderr);
         return CLI_USAGE;

@@ -83,6 +83,7 @@ char *cli_next_part(char **text, char **ret_value);
 char *cli_absolute(const char *path);
 
 int cli_run(const struct cli_verb *verb, int argc, char **argv);
+int cli_img(const struct cli_verb *verb, int argc, char **argv);
 int cli_completion(const struct cli_verb *verb, int argc, char **argv);
 int cli_help_verb(const struct cli_verb *verb, int argc, char **argv);
 extern const struct cli_option cli_run_options[];

@@ -5,6 +5,7 @@
 
 const struct cli_verb cli_verbs[] = {
     {"run", "start a guest in the foreground", NULL, cli_run_notes, cli_run_options, NULL, cli_run},
+    {"img", "work with disk images", "VERB [ARGUMENT]...", NULL, NULL, "@img", cli_img},
     {"completion", "print a completion script for a shell", "bash|zsh|fish", NULL, NULL, "bash zsh fish",
      cli_completion},
     {"help", "explain a verb", "[VERB]", NULL, NULL, "@verbs", cli_help_verb},
