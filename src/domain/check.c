@@ -283,6 +283,21 @@ static int check_devices(const struct check *c)
     return 0;
 }
 
+int domain_check_definition(const struct domain *d, const char *name, struct err *err)
+{
+    const struct check c = {d, name, err};
+    int r = check_identity(&c);
+    if (!r)
+        r = check_size(&c);
+    for (unsigned i = 1; i < d->n_disks && !r; i++)
+        for (unsigned k = 0; k < i && !r; k++)
+            if (!strcmp(d->disks[k].target, d->disks[i].target))
+                r = bad(&c, d->disks[i].line, "target '%.40s' duplicated for disk sources '%.100s' and '%.100s'",
+                        d->disks[i].target, d->disks[k].source ? d->disks[k].source : "(null)",
+                        d->disks[i].source ? d->disks[i].source : "(null)");
+    return r;
+}
+
 int domain_check(const struct domain *d, const char *name, struct err *err)
 {
     static int (*const steps[])(const struct check *c) = {check_identity, check_size, check_boot, check_devices};

@@ -159,13 +159,15 @@ static void parse_chardev(struct reader *r, struct xml_node *n, struct domain_ch
     }
     int type = domain_chardev_find(c->type_name);
     c->type = type < 0 ? DOMAIN_CHARDEV_OTHER : type;
-    if (c->type != DOMAIN_CHARDEV_FILE && c->type != DOMAIN_CHARDEV_UNIX)
+    if (c->type == DOMAIN_CHARDEV_PTY)
+        reader_attr(n, "tty"); /* the same as the source's path */
+    if (c->type != DOMAIN_CHARDEV_FILE && c->type != DOMAIN_CHARDEV_UNIX && c->type != DOMAIN_CHARDEV_PTY)
         return;
     struct xml_node *source = reader_child(n, "source");
     reader_attr_str(source, "path", &c->path);
     if (c->type == DOMAIN_CHARDEV_FILE) {
         c->append = reader_attr_switch(r, source, "append") == DOMAIN_ON;
-    } else {
+    } else if (c->type == DOMAIN_CHARDEV_UNIX) {
         const char *mode = reader_attr(source, "mode");
         c->connect = mode && !strcmp(mode, "connect");
         if (mode && !c->connect && strcmp(mode, "bind"))

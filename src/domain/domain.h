@@ -203,7 +203,7 @@ enum domain_chardev_type {
 struct domain_chardev {
     enum domain_chardev_type type;
     char *type_name;
-    char *path;
+    char *path;   /* of a pty: what a running guest has got */
     bool append;
     bool connect; /* unix: connect instead of listen */
 };
@@ -272,6 +272,7 @@ struct domain_panic {
 struct domain {
     enum domain_engine engine;
     char *type_name; /* <domain type> as written */
+    int id;          /* of a running guest; 0: none */
     char *name;
     bool has_uuid;
     uint8_t uuid[16];
@@ -330,6 +331,16 @@ void domain_defaults(struct domain *d);
 
 /* Is this, with its defaults, a guest that lodge-vm can run? 0, or -errno with the first thing that is wrong. */
 int domain_check(const struct domain *d, const char *name, struct err *err);
+
+/* The part of domain_check() that a definition must pass to be kept: identity and size, not whether we have its devices. */
+int domain_check_definition(const struct domain *d, const char *name, struct err *err);
+
+/* live.c. Makes it the document of a running guest: its id, and names (<alias>) for devices that have none. */
+void domain_live(struct domain *d, int id);
+/* Its pseudo terminals are gone; it will get new ones. */
+void domain_forget_ptys(struct domain *d);
+/* Takes what only a running guest has out of a document: id, names we gave, pseudo terminals. */
+void domain_inactive(struct domain *d);
 
 /* The document as libvirt would write it; the caller frees it. */
 char *domain_format(const struct domain *d);

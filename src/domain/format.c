@@ -310,6 +310,10 @@ static struct xml_node *put_chardev(struct xml_node *devices, const char *name, 
         xml_attr_set(source, "path", c->path);
     } else if (c->type == DOMAIN_CHARDEV_FILE) {
         put_attrs(n, "source", "path", c->path, "append", c->append ? "on" : NULL);
+    } else if (c->type == DOMAIN_CHARDEV_PTY) {
+        if (!strcmp(name, "console"))
+            xml_attr_set(n, "tty", c->path);
+        put_attrs(n, "source", "path", c->path, NULL, NULL);
     }
     return n;
 }
@@ -400,6 +404,8 @@ static void put_engine(struct xml_node *root, const struct domain *d)
     if (d->engine == DOMAIN_ENGINE_NONE && d->type_name)
         type = d->type_name;
     xml_attr_set(root, "type", type);
+    if (d->id > 0)
+        xml_attr_setf(root, "id", "%d", d->id);
     if (d->engine != DOMAIN_ENGINE_AUTO)
         return;
     xml_attr_set(root, "xmlns:lodge", DOMAIN_LODGE_NS);

@@ -277,6 +277,7 @@ static void parse_domain(struct reader *r, struct xml_node *root, struct domain 
         return;
     }
     parse_engine(r, root, d);
+    d->id = reader_attr_num(r, root, "id", 0, INT32_MAX);
     reader_child_str(root, "name", &d->name);
     parse_uuid(r, reader_child(root, "uuid"), d);
     reader_child_str(root, "title", &d->title);

@@ -95,6 +95,24 @@ void xml_attr_setf(struct xml_node *n, const char *name, const char *fmt, ...)
     free(value);
 }
 
+void xml_attr_remove(struct xml_node *n, const char *name)
+{
+    struct xml_attr **link = &n->attrs, *before = NULL;
+    while (*link && strcmp((*link)->name, name)) {
+        before = *link;
+        link = &before->next;
+    }
+    struct xml_attr *a = *link;
+    if (!a)
+        return;
+    *link = a->next;
+    if (n->attrs_last == a)
+        n->attrs_last = before;
+    free(a->name);
+    free(a->value);
+    free(a);
+}
+
 const char *xml_attr_get(const struct xml_node *n, const char *name)
 {
     const struct xml_attr *a = attr_find(n, name);

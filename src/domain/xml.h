@@ -40,6 +40,7 @@ struct xml_node *xml_node_new(struct xml_node *parent, const char *name, const c
 /* Sets or replaces an attribute; a NULL value does nothing. */
 void xml_attr_set(struct xml_node *n, const char *name, const char *value);
 void xml_attr_setf(struct xml_node *n, const char *name, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void xml_attr_remove(struct xml_node *n, const char *name);
 const char *xml_attr_get(const struct xml_node *n, const char *name);
 /* The first child of that name, or NULL. */
 struct xml_node *xml_child(const struct xml_node *n, const char *name);

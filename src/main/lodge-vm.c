@@ -19,7 +19,8 @@ static const char help[] =
     "  --monitor unix=FILE  serve the monitor protocol (QMP) on a socket\n"
     "  --gdb tcp=[HOST:]PORT|unix=FILE  let gdb debug the guest\n"
     "  --paused             do not start the vCPUs before the monitor's cont\n"
-    "  --status-fd N        write \"running\" to descriptor N once the guest runs\n"
+    "  --status-fd N        write \"pty FILE\" lines, and \"running\" once the guest runs, to descriptor N\n"
+    "  --end-fd N           write how the guest ended to descriptor N\n"
     "  --verbose            say more about what goes on\n"
     "  --help, --version\n"
     "\n"
@@ -38,7 +39,7 @@ static void note_unknown(void *opaque, int line, const char *path)
 
 int main(int argc, char **argv)
 {
-    enum { DOMAIN = 1, DOMAIN_FD, MONITOR, GDB, PAUSED, STATUS_FD, VERBOSE, HELP, VERSION };
+    enum { DOMAIN = 1, DOMAIN_FD, MONITOR, GDB, PAUSED, STATUS_FD, END_FD, VERBOSE, HELP, VERSION };
     static const struct option options[] = {
         {"domain", required_argument, NULL, DOMAIN},
         {"domain-fd", required_argument, NULL, DOMAIN_FD},
@@ -46,12 +47,13 @@ int main(int argc, char **argv)
         {"gdb", required_argument, NULL, GDB},
         {"paused", no_argument, NULL, PAUSED},
         {"status-fd", required_argument, NULL, STATUS_FD},
+        {"end-fd", required_argument, NULL, END_FD},
         {"verbose", no_argument, NULL, VERBOSE},
         {"help", no_argument, NULL, HELP},
         {"version", no_argument, NULL, VERSION},
         {0},
     };
-    struct serve_options o = {.status_fd = -1};
+    struct serve_options o = {.status_fd = -1, .end_fd = -1};
     const char *file = NULL;
     unsigned n = 0, fd = 0;
     bool has_fd = false;
@@ -84,6 +86,11 @@ int main(int argc, char **argv)
             if (cli_parse_number(optarg, 0, 1 << 20, &n))
                 return usage("--status-fd: not a descriptor: ", optarg);
             o.status_fd = (int)n;
+            break;
+        case END_FD:
+            if (cli_parse_number(optarg, 0, 1 << 20, &n))
+                return usage("--end-fd: not a descriptor: ", optarg);
+            o.end_fd = (int)n;
             break;
         case VERBOSE:
             log_set_level(LOG_INFO);

@@ -27,8 +27,17 @@ struct serve {
     struct gdb *gdb;
     const struct domain *domain;
     int signal_fd;
+    int end_fd; /* -1: none */
     int status; /* of the process */
 };
+
+/* For whoever looks after the process is gone. Later ends do not overwrite the first. */
+static void note_end(struct serve *s, const char *reason, int status)
+{
+    if (s->end_fd >= 0)
+        dprintf(s->end_fd, "%s status=%d\n", reason, status);
+    s->end_fd = -1;
+}
 
 static void finish(struct serve *s, int status)
 {
@@ -78,6 +87,7 @@ static void op_quit(void *opaque)
 {
     struct serve *s = opaque;
     monitor_event(s->monitor, "SHUTDOWN", "{\"guest\": false, \"reason\": \"host-qmp-quit\"}");
+    note_end(s, "host-qmp-quit", CLI_OK);
     finish(s, CLI_OK);
 }
 
@@ -311,6 +321,7 @@ static void on_end(void *opaque, enum vm_end end, const char *why)
     autofree char *data =
         xasprintf("{\"guest\": %s, \"reason\": \"%s\"}", ends[end].guest ? "true" : "false", ends[end].reason);
     monitor_event(s->monitor, "SHUTDOWN", data);
+    note_end(s, end == VM_END_TRIPLE_FAULT ? "triple-fault" : ends[end].reason, ends[end].status);
     gdb_ended(s->gdb, end == VM_END_DEBUG_EXIT ? vm_exit_status(s->vm) : ends[end].status);
     if (ends[end].say)
         fprintf(stderr, "lodge-vm: %s\n", why);
@@ -331,6 +342,7 @@ static void on_signal(void *opaque, uint32_t events)
     if (read(s->signal_fd, &si, sizeof si) != sizeof si)
         return;
     monitor_event(s->monitor, "SHUTDOWN", "{\"guest\": false, \"reason\": \"host-signal\"}");
+    note_end(s, "host-signal", CLI_SIGNAL + (int)si.ssi_signo);
     finish(s, CLI_SIGNAL + (int)si.ssi_signo);
 }
 
@@ -369,6 +381,8 @@ static int start(struct serve *s, const struct serve_options *o, struct err *err
     unsigned n = vm_ptys(s->vm, ptys, ARRAY_SIZE(ptys));
     for (unsigned i = 0; i < n; i++)
         fprintf(stderr, "lodge-vm: console on %s\n", ptys[i]);
+    for (unsigned i = 0; i < n && o->status_fd >= 0; i++)
+        dprintf(o->status_fd, "pty %s\n", ptys[i]);
     if (!o->paused && (code = vm_cont(s->vm, err)) < 0)
         return code;
     if (o->status_fd >= 0) {
@@ -382,7 +396,7 @@ static int start(struct serve *s, const struct serve_options *o, struct err *err
 
 int serve(const struct domain *d, const struct serve_options *o)
 {
-    struct serve s = {.domain = d, .status = CLI_ERROR};
+    struct serve s = {.domain = d, .status = CLI_ERROR, .end_fd = o->end_fd};
     struct err err = {0};
     sigset_t set;
 
