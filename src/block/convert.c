@@ -313,8 +313,11 @@ static uint32_t pick_granule(const struct blk_convert *c)
     return MIN(g, (uint32_t)PIECE_BYTES);
 }
 
-int blk_convert(const struct blk_convert *c, struct err *err)
+int blk_convert(const struct blk_convert *wanted, struct err *err)
 {
+    struct blk_convert adapted = *wanted, *c = &adapted;
+    if (c->target->stream)
+        c->compress = c->in_order = true;
     struct copy cp = {.c = c, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
     pthread_t threads[BLK_CONVERT_THREADS_MAX];
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);

@@ -22,7 +22,6 @@ struct blk_map {
 struct blk_driver {
     const char *name; /* "qcow2" */
     bool protocol;    /* else a format: its node has a `file` child, open before open() is called */
-    bool sequential;  /* images should be written from start to end */
     /* Protocols: file names "scheme:…" are theirs. NULL-terminated; NULL: none ("file"). */
     const char *const *schemes;
     /* Formats: how sure the driver is, 0 (not mine) to 100, that these first bytes of a file are its format. */
@@ -87,7 +86,8 @@ struct blk_driver {
     struct file *(*get_file)(struct blk_node *n);
 };
 
-extern const struct blk_driver blk_raw, blk_file, blk_qcow2;
+extern const struct blk_driver blk_raw, blk_file, blk_qcow2, blk_vdi, blk_vpc, blk_vhdx, blk_vmdk, blk_qed, blk_parallels,
+    blk_dmg, blk_nbd, blk_curl;
 
 /* NULL-terminated. */
 extern const struct blk_driver *const blk_drivers[];

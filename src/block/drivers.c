@@ -6,5 +6,11 @@ const struct blk_driver *const blk_drivers[] = {
     &blk_file,
     /* formats */
     &blk_raw,
+    &blk_parallels,
+    &blk_qed,
+    &blk_vdi,
+    &blk_vhdx,
+    &blk_vmdk,
+    &blk_vpc,
     NULL,
 };

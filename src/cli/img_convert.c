@@ -194,8 +194,6 @@ static int open_target(struct conversion *v)
         return -1;
     v->c.target = v->target;
     v->c.target_is_zero |= img_has(img, IMG_TARGET_ZERO);
-    /* Readers of streams want grains in the order of the disk. */
-    v->c.in_order = v->driver->sequential;
     uint64_t total = 0;
     for (unsigned i = 0; i < v->c.n_sources; i++)
         total += v->sources[i]->size;
@@ -393,8 +391,7 @@ int img_dd(struct img *img, int argc, char **argv)
                             .n_sources = 1,
                             .target = out,
                             .target_is_zero = true,
-                            .min_sparse = 4096,
-                            .in_order = blk_driver_find(format)->sequential};
+                            .min_sparse = 4096};
     if (blk_convert(&c, &err) < 0)
         return img_error(img, "%s", err.msg);
     r = blk_node_flush(out);
