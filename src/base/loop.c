@@ -332,8 +332,10 @@ bool loop_is_current(const struct loop *loop)
 void loop_poll(struct loop *loop, int timeout_ms)
 {
     struct epoll_event ev[32];
-    loop->thread = pthread_self();
-    atomic_store(&loop->has_thread, true);
+    if (!loop_is_current(loop)) { /* other threads may be asking that now */
+        loop->thread = pthread_self();
+        atomic_store(&loop->has_thread, true);
+    }
     run_timers(loop);
     int n = epoll_wait(loop->epfd, ev, ARRAY_SIZE(ev), timeout_ms);
     for (int i = 0; i < n; i++) {

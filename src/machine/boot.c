@@ -90,7 +90,7 @@ int boot_load(struct vm *vm, struct err *err)
         .cmdline = d->os.cmdline,
         .e820 = map,
         .n_e820 = n,
-        .unpack = !vm->ops->kernel_irqchip, /* an engine in software */
+        .unpack = vm->slow,
     };
     int code = write_tables(vm, &boot.rsdp, err);
     if (code < 0 || (code = write_reset_vector(vm, err)) < 0)

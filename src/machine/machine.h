@@ -89,6 +89,7 @@ struct vm {
     struct engine *engine;
     char **cpu_features; /* "+avx2" …, NULL-terminated */
     char engine_why[200];
+    bool slow; /* a guest instruction costs many of the host's */
     struct cpu_bus cpu_bus;
 
     /* Interrupt controllers in user space; NULL with an in-kernel irqchip. */

@@ -244,12 +244,24 @@ static const char *cpu_model(const struct domain_cpu *cpu)
     }
 }
 
+/* "auto" takes only a KVM that its probe found fast; who asks for KVM by name may get one that emulates. */
+static bool runs_slowly(const struct engine_ops *ops, bool by_name)
+{
+    struct engine_probe p = {.usable = true};
+    if (!ops->kernel_irqchip)
+        return true;
+    if (by_name && ops->probe)
+        ops->probe(&p);
+    return !p.usable;
+}
+
 static int make_engine(struct vm *vm, struct err *err)
 {
     const struct domain *d = vm->domain;
     int code = engine_choose(engine_wanted(d), &vm->ops, vm->engine_why, err);
     if (code < 0)
         return code;
+    vm->slow = runs_slowly(vm->ops, d->engine == DOMAIN_ENGINE_KVM);
     vm->cpu_features = xcalloc(d->cpu.n_features + 1, sizeof *vm->cpu_features);
     for (unsigned i = 0; i < d->cpu.n_features; i++)
         vm->cpu_features[i] = xasprintf("%c%s", d->cpu.features[i].on ? '+' : '-', d->cpu.features[i].name);

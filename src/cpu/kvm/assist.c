@@ -16,6 +16,7 @@
 #include "cpu/soft/blocks.h"
 #include "cpu/soft/exc.h"
 #include "cpu/soft/insn.h"
+#include "cpu/soft/mmu.h"
 #include "cpu/soft/sys.h"
 
 extern const struct engine_ops soft_engine_ops;
@@ -190,6 +191,11 @@ static unsigned parts_of(const struct insn *i)
     case ZYDIS_MNEMONIC_INVPCID:
     case ZYDIS_MNEMONIC_CLAC:
     case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_NOP:
+    case ZYDIS_MNEMONIC_ENDBR64:
+    case ZYDIS_MNEMONIC_CLD:
+    case ZYDIS_MNEMONIC_PUSH:
+    case ZYDIS_MNEMONIC_CALL:
         return 0;
     case ZYDIS_MNEMONIC_SYSCALL:
     case ZYDIS_MNEMONIC_SYSRET:
@@ -216,6 +222,17 @@ static int put_soft(struct kvm_assist *a, struct err *err)
     return r;
 }
 
+/* At the page fault handler; see syscall.c. */
+static int enter_syscall(struct kvm_assist *a, struct err *err)
+{
+    uint64_t frame[6];
+    if (mmu_read_sys(a->cpu, a->before.gpr[RSP], frame, sizeof frame)) {
+        a->cpu->exc_valid = false;
+        return 0; /* the handler's own business */
+    }
+    return kvm_syscall_enter(a->v, frame, &a->before) ? put_soft(a, err) : 0;
+}
+
 /* Fills the interpreter's CPU; *ret_parts: which parts beside the core it got, and must give back. */
 static int read_state(struct kvm_assist *a, unsigned *ret_parts, struct err *err)
 {
@@ -230,6 +247,8 @@ static int read_state(struct kvm_assist *a, unsigned *ret_parts, struct err *err
     a->cr8 = s->cr8;
     a->apic_base = s->apic_base;
     r = put_soft(a, err);
+    if (r >= 0 && a->v->pf_handler && s->rip == a->v->pf_handler)
+        r = enter_syscall(a, err);
     if (r < 0)
         return r;
     if (!a->cpu->exc_valid) {
@@ -302,6 +321,25 @@ static int write_state(struct kvm_assist *a, unsigned got, struct err *err)
     return r < 0 ? r : kvm_set_core_at_entry(a->v, s, err);
 }
 
+int kvm_assist_read(struct kvm_vcpu *v, uint64_t lin, void *buf, unsigned size)
+{
+    struct err err = {0};
+    int r = v->assist ? 0 : assist_new(v, &err);
+    if (r < 0)
+        return r;
+    struct kvm_assist *a = v->assist;
+    r = kvm_get_parts(v, &a->before, KVM_PART_CORE, &err);
+    if (r < 0)
+        return r;
+    a->before.nmsrs = 0;
+    a->before.run_state = CPU_RUNNABLE;
+    r = put_soft(a, &err);
+    if (r >= 0 && mmu_read_sys(a->cpu, lin, buf, size))
+        r = -EFAULT;
+    a->cpu->exc_valid = false;
+    return r;
+}
+
 int kvm_assist_step(struct kvm_vcpu *v, struct err *err)
 {
     unsigned parts = 0;
@@ -321,5 +359,8 @@ int kvm_assist_step(struct kvm_vcpu *v, struct err *err)
     atomic_fetch_add_explicit(&v->assisted, 1, memory_order_relaxed);
     if (a->cpu->shutdown)
         return 1;
-    return write_state(a, parts, err);
+    r = write_state(a, parts, err);
+    if (r >= 0)
+        kvm_syscall_look(v, a->after.idt.base);
+    return r;
 }

@@ -17,40 +17,67 @@ static uint64_t dr7_slot(unsigned n, unsigned rw, unsigned len)
     return 2ull << (2 * n) | (uint64_t)(rw | code[len] << 2) << (16 + 4 * n);
 }
 
-int kvm_set_debug(struct vcpu *vcpu, const struct vcpu_debug *d)
+int kvm_apply_debug(struct kvm_vcpu *v)
 {
-    struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
+    const struct vcpu_debug *d = &v->debug;
     struct kvm_guest_debug g = {0};
     unsigned n = 0;
-    if (d && d->n_breaks + d->n_watches > SLOTS)
-        return -ENOSPC;
-    if (d) {
-        g.control = KVM_GUESTDBG_ENABLE;
-        for (unsigned i = 0; i < d->n_breaks; i++, n++) {
-            g.arch.debugreg[n] = d->breaks[i];
-            g.arch.debugreg[7] |= dr7_slot(n, 0, 1);
-        }
-        for (unsigned i = 0; i < d->n_watches; i++, n++) {
-            const struct vcpu_watch *w = &d->watches[i];
-            if ((w->len != 1 && w->len != 2 && w->len != 4 && w->len != 8) || w->addr % w->len)
-                return -ENOSPC;
-            g.arch.debugreg[n] = w->addr;
-            g.arch.debugreg[7] |= dr7_slot(n, w->kind == VCPU_WATCH_WRITE ? 1 : 3, w->len);
-        }
-        if (n) {
-            g.control |= KVM_GUESTDBG_USE_HW_BP;
-            g.arch.debugreg[7] |= BIT(9) | BIT(10);
-        }
-        if (d->step) {
-            int can = ioctl(kvm_engine_of(vcpu->engine)->vm, KVM_CHECK_EXTENSION, KVM_CAP_SET_GUEST_DEBUG2);
-            g.control |= KVM_GUESTDBG_SINGLESTEP | (can > 0 ? can & KVM_GUESTDBG_BLOCKIRQ : 0);
-        }
+    for (unsigned i = 0; i < d->n_breaks; i++, n++) {
+        g.arch.debugreg[n] = d->breaks[i];
+        g.arch.debugreg[7] |= dr7_slot(n, 0, 1);
     }
-    if (ioctl(v->fd, KVM_SET_GUEST_DEBUG, &g) < 0)
-        return -errno;
-    v->debug = d ? *d : (struct vcpu_debug){0};
-    v->hit = (struct vcpu_hit){0};
-    return 0;
+    for (unsigned i = 0; i < d->n_watches; i++, n++) {
+        const struct vcpu_watch *w = &d->watches[i];
+        g.arch.debugreg[n] = w->addr;
+        g.arch.debugreg[7] |= dr7_slot(n, w->kind == VCPU_WATCH_WRITE ? 1 : 3, w->len);
+    }
+    if (v->pf_handler) { /* the last one, which kvm_set_debug() keeps free */
+        n = SLOTS - 1;
+        g.arch.debugreg[n] = v->pf_handler;
+        g.arch.debugreg[7] |= dr7_slot(n, 0, 1);
+        n++;
+    }
+    if (n) {
+        g.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+        g.arch.debugreg[7] |= BIT(9) | BIT(10);
+    }
+    if (d->step) {
+        int can = ioctl(kvm_engine_of(v->vcpu.engine)->vm, KVM_CHECK_EXTENSION, KVM_CAP_SET_GUEST_DEBUG2);
+        g.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | (can > 0 ? can & KVM_GUESTDBG_BLOCKIRQ : 0);
+    }
+    return ioctl(v->fd, KVM_SET_GUEST_DEBUG, &g) < 0 ? -errno : 0;
+}
+
+/* At each of our four debug registers one breakpoint, or an aligned watchpoint. */
+static bool fits(const struct kvm_vcpu *v, const struct vcpu_debug *d)
+{
+    unsigned slots = SLOTS - kvm_engine_of(v->vcpu.engine)->corrects_syscall;
+    if (d->n_breaks + d->n_watches > slots)
+        return false;
+    for (unsigned i = 0; i < d->n_watches; i++) {
+        const struct vcpu_watch *w = &d->watches[i];
+        if ((w->len != 1 && w->len != 2 && w->len != 4 && w->len != 8) || w->addr % w->len)
+            return false;
+    }
+    return true;
+}
+
+int kvm_set_debug(struct vcpu *vcpu, const struct vcpu_debug *d)
+{
+    static const struct vcpu_debug none;
+    struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
+    if (!d)
+        d = &none;
+    if (!fits(v, d))
+        return -ENOSPC;
+    struct vcpu_debug old = v->debug;
+    v->debug = *d;
+    int r = kvm_apply_debug(v);
+    if (r < 0)
+        v->debug = old;
+    else
+        v->hit = (struct vcpu_hit){0};
+    return r;
 }
 
 bool kvm_debug_exit(struct kvm_vcpu *v)

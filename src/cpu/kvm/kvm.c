@@ -180,6 +180,7 @@ static int init(struct kvm_engine *k, struct err *err)
         return err_errno(err, r, "KVM does not take the guest's memory");
     k->engine.cfg.mem->layout_opaque = k;
     k->engine.cfg.mem->layout_changed = layout_changed;
+    kvm_syscall_init(k);
     int khz = ioctl(k->vm, KVM_GET_TSC_KHZ, 0);
     k->engine.tsc_khz = khz > 0 ? (uint32_t)khz : 0;
     catch_kicks();

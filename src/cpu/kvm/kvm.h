@@ -35,6 +35,8 @@ struct kvm_vcpu {
     bool running;
 
     struct vcpu_debug debug; /* what a debugger wants */
+    /* syscall.c: as the guest set them; the base of the IDT that was looked at, and where its gate for page faults leads to, or 0 */
+    uint64_t star, lstar, idt_base, pf_handler;
     struct vcpu_hit hit;
 
     struct kvm_assist *assist; /* made at the first need */
@@ -74,6 +76,7 @@ struct kvm_engine {
 
     pthread_mutex_t slot_lock;
     struct mem_range slot[MEM_RANGES_MAX]; /* as KVM has them; size 0: free */
+    bool corrects_syscall; /* syscall.c */
     bool dirty_logging;
     bool clock_stopped;
     struct kvm_clock_data clock;
@@ -152,8 +155,24 @@ void kvm_debug_hit(struct vcpu *v, struct vcpu_hit *ret);
 /* After KVM_EXIT_DEBUG: notes what it was. False: nothing that anybody wants. */
 bool kvm_debug_exit(struct kvm_vcpu *v);
 
+/* Gives KVM what the debugger wants, and syscall.c. -errno. */
+int kvm_apply_debug(struct kvm_vcpu *v);
+
+/* syscall.c. Finds out whether this KVM needs the correction, and asks for what it takes. */
+void kvm_syscall_init(struct kvm_engine *k);
+/* An MSR of the guest was set. */
+void kvm_syscall_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t value);
+/* KVM_EXIT_X86_WRMSR. */
+void kvm_syscall_wrmsr(struct kvm_vcpu *v);
+/* The guest's IDT is there: finds its page fault handler. Right after an exit. */
+void kvm_syscall_look(struct kvm_vcpu *v, uint64_t idt_base);
+/* `s` stands at the page fault handler with this frame. True: it was a SYSCALL, and `s` is now where that should have led. */
+bool kvm_syscall_enter(const struct kvm_vcpu *v, const uint64_t frame[6], struct cpu_state *s);
+
 /* assist.c. Executes the instruction at which KVM stopped. 0: go on; 1: triple fault; -errno. */
 int kvm_assist_step(struct kvm_vcpu *v, struct err *err);
+/* Reads the guest's linear memory as its kernel, on the vCPU's thread. -EFAULT. */
+int kvm_assist_read(struct kvm_vcpu *v, uint64_t lin, void *buf, unsigned size);
 void kvm_assist_free(struct kvm_vcpu *v);
 
 #endif

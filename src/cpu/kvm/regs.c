@@ -42,6 +42,8 @@ int kvm_set_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t value)
 {
     struct msr_list l = {.head.nmsrs = 1, .entry[0] = {.index = msr, .data = value}};
     int r = ioctl(v->fd, KVM_SET_MSRS, &l);
+    if (r == 1)
+        kvm_syscall_msr(v, msr, value);
     return r == 1 ? 0 : r < 0 ? -errno : -ENOENT;
 }
 
@@ -346,6 +348,8 @@ static int set_msrs(struct kvm_vcpu *v, const struct cpu_state *s, struct err *e
         int put = ioctl(v->fd, KVM_SET_MSRS, &l);
         if (put < 0)
             return err_errno(err, -errno, "KVM_SET_MSRS");
+        for (int i = 0; i < put; i++)
+            kvm_syscall_msr(v, l.entry[i].index, l.entry[i].data);
         from += (unsigned)put;
         if (from < n && want[from].data)
             return err_set(err, -EINVAL, "KVM does not take MSR 0x%x = 0x%llx", want[from].index,

@@ -130,13 +130,24 @@ static void handle_mmio(struct kvm_vcpu *v)
 }
 
 /* -1: go on. */
+static int interpret(struct kvm_vcpu *v, struct err *err)
+{
+    int r = kvm_assist_step(v, err);
+    return r == 0 ? -1 : r > 0 ? VCPU_EXIT_SHUTDOWN : VCPU_EXIT_ERROR;
+}
+
+static int debug_exit(struct kvm_vcpu *v, struct err *err)
+{
+    if (kvm_debug_exit(v))
+        return VCPU_EXIT_DEBUG;
+    return v->pf_handler && v->run->debug.arch.pc == v->pf_handler ? interpret(v, err) : -1;
+}
+
 static int internal_error(struct kvm_vcpu *v, struct err *err)
 {
     struct cpu_state s = {0};
-    if (v->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION) {
-        int r = kvm_assist_step(v, err);
-        return r == 0 ? -1 : r > 0 ? VCPU_EXIT_SHUTDOWN : VCPU_EXIT_ERROR;
-    }
+    if (v->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION)
+        return interpret(v, err);
     if (kvm_get_parts(v, &s, KVM_PART_CORE, NULL) < 0)
         s.rip = 0;
     err_set(err, -EIO, "CPU %u: KVM gave up at %04x:%016llx (internal error %u)", v->vcpu.index, s.seg[CS].selector,
@@ -166,7 +177,10 @@ static int handle_exit(struct kvm_vcpu *v, struct err *err)
     case KVM_EXIT_SHUTDOWN:
         return VCPU_EXIT_SHUTDOWN;
     case KVM_EXIT_DEBUG:
-        return kvm_debug_exit(v) ? VCPU_EXIT_DEBUG : -1;
+        return debug_exit(v, err);
+    case KVM_EXIT_X86_WRMSR:
+        kvm_syscall_wrmsr(v);
+        return -1;
     case KVM_EXIT_SYSTEM_EVENT:
         if (run->system_event.type == KVM_SYSTEM_EVENT_SHUTDOWN || run->system_event.type == KVM_SYSTEM_EVENT_RESET ||
             run->system_event.type == KVM_SYSTEM_EVENT_CRASH)
@@ -184,9 +198,17 @@ static int handle_exit(struct kvm_vcpu *v, struct err *err)
     }
 }
 
+static uint64_t idt_base(struct kvm_vcpu *v)
+{
+    struct kvm_sregs s;
+    return ioctl(v->fd, KVM_GET_SREGS, &s) < 0 ? 0 : s.idt.base;
+}
+
 static enum vcpu_exit run_loop(struct kvm_vcpu *v, struct err *err)
 {
     for (;;) {
+        if (v->idt_base == UINT64_MAX)
+            kvm_syscall_look(v, idt_base(v));
         if (ioctl(v->fd, KVM_RUN, 0) >= 0) {
             int r = handle_exit(v, err);
             if (r >= 0)
