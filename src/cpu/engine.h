@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "cpu/cpuid.h"
+#include "cpu/irqchip.h"
 #include "cpu/state.h"
 #include "mem/mem.h"
 
@@ -137,11 +138,11 @@ struct engine_ops {
     /* Text for `info ENGINE` in the monitor; NULL: nothing to say. */
     void (*info)(struct engine *e, char *buf, size_t size);
     /*
-     * All of an engine's own irqchip and clock state, for save/restore; NULL where the machine has it. *len: size of `buf`, then of the
-     * state; with `buf` NULL get says the size only.
+     * The state of the engine's own interrupt controllers, for save and restore; NULL where the machine has them. `s->cpus` and
+     * `s->lapic` are the caller's. Set: after the CPU states. No vCPU runs.
      */
-    int (*irqchip_get)(struct engine *e, void *buf, size_t *len, struct err *err);
-    int (*irqchip_set)(struct engine *e, const void *buf, size_t len, struct err *err);
+    int (*irqchip_get)(struct engine *e, struct irqchip_state *s, struct err *err);
+    int (*irqchip_set)(struct engine *e, const struct irqchip_state *s, struct err *err);
     /* The engine's irqchip as after power-on. At every machine reset, before set_state of the vCPUs. No vCPU runs. */
     int (*irqchip_reset)(struct engine *e, struct err *err);
     /*

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/bits.h"
 #include "base/fd.h"
@@ -183,6 +184,27 @@ static int ioapic_post_load(void *obj, uint32_t version, struct err *err)
     for (unsigned i = 0; i < IOAPIC_PINS; i++)
         io->rte[i] &= RTE_WRITABLE & ~RTE_STATUS;
     return 0;
+}
+
+void ioapic_get(struct ioapic *io, struct irqchip_ioapic *ret)
+{
+    pthread_mutex_lock(&io->lock);
+    *ret = (struct irqchip_ioapic){.select = io->select, .id = (uint8_t)io->apic_id, .lines = io->lines};
+    memcpy(ret->rte, io->rte, sizeof ret->rte);
+    pthread_mutex_unlock(&io->lock);
+}
+
+int ioapic_set(struct ioapic *io, const struct irqchip_ioapic *s, struct err *err)
+{
+    _Static_assert(IOAPIC_PINS == IRQCHIP_PINS, "one chip");
+    pthread_mutex_lock(&io->lock);
+    io->select = s->select;
+    io->apic_id = s->id;
+    io->lines = s->lines;
+    memcpy(io->rte, s->rte, sizeof io->rte);
+    int ret = ioapic_post_load(io, 1, err);
+    pthread_mutex_unlock(&io->lock);
+    return ret;
 }
 
 static const struct state_field ioapic_fields[] = {

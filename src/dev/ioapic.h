@@ -5,6 +5,7 @@
 #ifndef LODGE_DEV_IOAPIC_H
 #define LODGE_DEV_IOAPIC_H
 
+#include "cpu/irqchip.h"
 #include "dev/bus.h"
 #include "dev/device.h"
 #include "dev/irq.h"
@@ -29,6 +30,10 @@ struct irq ioapic_irq(struct ioapic *io, unsigned pin);
 /* A local APIC's EOI broadcast: ends level interrupts of this vector; one whose line is still high is sent again. Any
  * thread. */
 void ioapic_eoi(struct ioapic *io, uint8_t vector);
+
+/* The canonical state (cpu/irqchip.h). No vCPU runs. -EINVAL for what cannot be. */
+void ioapic_get(struct ioapic *io, struct irqchip_ioapic *ret);
+int ioapic_set(struct ioapic *io, const struct irqchip_ioapic *s, struct err *err);
 
 extern const struct device_type ioapic_type;
 

@@ -327,6 +327,60 @@ static int pic_post_load(void *obj, uint32_t version, struct err *err)
     return 0;
 }
 
+void pic_get(struct pic *pic, struct irqchip_pic ret[2])
+{
+    pthread_mutex_lock(&pic->lock);
+    for (unsigned i = 0; i < 2; i++) {
+        const struct chip *c = &pic->chip[i];
+        ret[i] = (struct irqchip_pic){
+            .lines = c->level,
+            .irr = c->irr,
+            .isr = c->isr,
+            .imr = c->imr,
+            .elcr = c->elcr,
+            .base = c->base,
+            .lowest_add = c->lowest_add,
+            .next_icw = c->init_step,
+            .icw4 = c->need_icw4,
+            .auto_eoi = c->aeoi,
+            .rotate = c->rotate_aeoi,
+            .special_mask = c->special_mask,
+            .special_nested = c->sfnm,
+            .read_isr = c->read_isr,
+            .poll = c->poll,
+        };
+    }
+    pthread_mutex_unlock(&pic->lock);
+}
+
+int pic_set(struct pic *pic, const struct irqchip_pic s[2], struct err *err)
+{
+    pthread_mutex_lock(&pic->lock);
+    for (unsigned i = 0; i < 2; i++)
+        pic->chip[i] = (struct chip){
+            .level = s[i].lines,
+            .irr = s[i].irr,
+            .isr = s[i].isr,
+            .imr = s[i].imr,
+            .elcr = s[i].elcr & elcr_mask[i],
+            .base = s[i].base & 0xf8,
+            .lowest_add = s[i].lowest_add & 7,
+            .init_step = s[i].next_icw,
+            .need_icw4 = s[i].icw4 != 0,
+            .aeoi = s[i].auto_eoi != 0,
+            .rotate_aeoi = s[i].rotate != 0,
+            .special_mask = s[i].special_mask != 0,
+            .sfnm = s[i].special_nested != 0,
+            .read_isr = s[i].read_isr != 0,
+            .poll = s[i].poll != 0,
+        };
+    int ret = pic_post_load(pic, 1, err);
+    if (ret == 0)
+        update(pic);
+    pthread_mutex_unlock(&pic->lock);
+    return ret;
+}
+
 static const struct state_field pic_fields[] = {
     STATE_RAW(struct pic, chip[0]), /* bytes throughout */
     STATE_RAW(struct pic, chip[1]),

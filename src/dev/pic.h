@@ -5,6 +5,7 @@
 #ifndef LODGE_DEV_PIC_H
 #define LODGE_DEV_PIC_H
 
+#include "cpu/irqchip.h"
 #include "dev/bus.h"
 #include "dev/device.h"
 #include "dev/irq.h"
@@ -24,6 +25,10 @@ int pic_map(struct pic *pic, struct bus *pio, struct err *err);
 struct irq pic_irq(struct pic *pic, unsigned n);
 /* The CPU's interrupt acknowledge cycle: the vector (the spurious one when nothing is pending). Any thread. */
 int pic_ack(struct pic *pic);
+
+/* The canonical state (cpu/irqchip.h). No vCPU runs. -EINVAL for what cannot be. */
+void pic_get(struct pic *pic, struct irqchip_pic ret[2]);
+int pic_set(struct pic *pic, const struct irqchip_pic s[2], struct err *err);
 
 extern const struct device_type pic_type;
 

@@ -444,23 +444,87 @@ static void pit_pre_save(void *obj)
         settle(&pit->ch[i], clock_now(pit->clock));
 }
 
+static bool plausible(const struct channel *c)
+{
+    uint32_t range = c->bcd ? 10000 : 65536, least = is_periodic(c) && c->loaded ? 2 : 1;
+    return c->mode <= 5 && c->rw && c->rw <= 3 && c->bcd <= 1 && c->gate <= 1 && c->running <= 1 && c->loaded <= 1 &&
+           c->low_next <= 1 && c->high_next <= 1 && c->latched <= 2 && c->status_latched <= 1 && c->count >= least &&
+           c->count <= range && c->next <= range && c->start <= INT64_MAX && c->ticks <= INT64_MAX &&
+           c->next_at <= INT64_MAX;
+}
+
 static int pit_post_load(void *obj, uint32_t version, struct err *err)
 {
     struct pit *pit = obj;
-    for (unsigned i = 0; i < 3; i++) {
-        struct channel *c = &pit->ch[i];
-        uint32_t range = c->bcd ? 10000 : 65536, least = is_periodic(c) && c->loaded ? 2 : 1;
-        if (c->mode > 5 || !c->rw || c->rw > 3 || c->bcd > 1 || c->gate > 1 || c->running > 1 || c->loaded > 1 ||
-            c->low_next > 1 || c->high_next > 1 || c->latched > 2 || c->status_latched > 1 || c->count < least ||
-            c->count > range || c->next > range)
+    for (unsigned i = 0; i < 3; i++)
+        if (!plausible(&pit->ch[i]))
             return err_set(err, -EINVAL, "pit: values of channel %u that cannot be", i);
-        if (c->start > INT64_MAX || c->ticks > INT64_MAX || c->next_at > INT64_MAX)
-            return err_set(err, -EINVAL, "pit: times of channel %u that cannot be", i);
-    }
     pit->inhibited = pit->inhibited != 0;
     irq_set(pit->irq, pit->out);
     refresh(pit, clock_now(pit->clock));
     return 0;
+}
+
+void pit_get(struct pit *pit, struct irqchip_pit ret[3], uint8_t *ret_port61)
+{
+    pthread_mutex_lock(&pit->lock);
+    uint64_t now = clock_now(pit->clock);
+    for (unsigned i = 0; i < 3; i++) {
+        struct channel *c = &pit->ch[i];
+        settle(c, now);
+        ret[i] = (struct irqchip_pit){
+            .count = c->next ? c->next : c->loaded ? c->count : 0,
+            .mode = c->mode,
+            .bcd = c->bcd,
+            .gate = c->gate,
+            .rw = c->rw,
+            .low = c->low,
+            .write_high = c->low_next,
+            .read_high = c->high_next,
+            .latched = c->latched,
+            .status_latched = c->status_latched,
+            .status = c->status,
+            .latch = c->latch,
+            .elapsed = c->loaded ? to_ns(elapsed(c, now)) : 0,
+        };
+    }
+    *ret_port61 = pit->port61;
+    pthread_mutex_unlock(&pit->lock);
+}
+
+int pit_set(struct pit *pit, const struct irqchip_pit s[3], uint8_t port61, struct err *err)
+{
+    int ret = 0;
+    pthread_mutex_lock(&pit->lock);
+    uint64_t now = clock_now(pit->clock);
+    for (unsigned i = 0; i < 3 && ret == 0; i++) {
+        struct channel *c = &pit->ch[i];
+        *c = (struct channel){
+            .mode = s[i].mode,
+            .rw = s[i].rw,
+            .bcd = s[i].bcd,
+            .gate = s[i].gate,
+            .running = s[i].count && s[i].gate,
+            .loaded = s[i].count != 0,
+            .low = s[i].low,
+            .low_next = s[i].write_high,
+            .high_next = s[i].read_high,
+            .latched = s[i].latched,
+            .status_latched = s[i].status_latched,
+            .status = s[i].status,
+            .latch = s[i].latch,
+            .count = s[i].count ? s[i].count : 65536,
+            .start = now,
+            .ticks = to_ticks(MIN(s[i].elapsed, (uint64_t)INT64_MAX)),
+        };
+        if (!plausible(c))
+            ret = err_set(err, -EINVAL, "pit: values of channel %u that cannot be", i);
+    }
+    pit->port61 = port61 & 0xf;
+    if (ret == 0)
+        refresh(pit, now);
+    pthread_mutex_unlock(&pit->lock);
+    return ret;
 }
 
 #define CHANNEL_FIELDS(i)                                                                                              \

@@ -5,6 +5,7 @@
 #ifndef LODGE_DEV_PIT_H
 #define LODGE_DEV_PIT_H
 
+#include "cpu/irqchip.h"
 #include "dev/bus.h"
 #include "dev/device.h"
 #include "dev/irq.h"
@@ -26,6 +27,10 @@ struct device *pit_device(struct pit *pit);
 int pit_map(struct pit *pit, struct bus *pio, struct err *err);
 /* While high, channel 0 is cut off from IRQ 0 (the HPET's legacy replacement route). */
 struct irq pit_inhibit(struct pit *pit);
+
+/* The canonical state (cpu/irqchip.h) of the channels and port 61h. No vCPU runs. -EINVAL for what cannot be. */
+void pit_get(struct pit *pit, struct irqchip_pit ret[3], uint8_t *ret_port61);
+int pit_set(struct pit *pit, const struct irqchip_pit s[3], uint8_t port61, struct err *err);
 
 extern const struct device_type pit_type;
 

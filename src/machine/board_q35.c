@@ -127,12 +127,11 @@ static int build_timers(struct vm *vm, struct err *err)
     vm->inhibit_legacy = (struct irq_split){.out = {rtc_inhibit(vm->rtc)}, .n = 1};
     if (!vm->ops->kernel_irqchip) { /* the PIT comes with the kernel's interrupt controllers */
         struct pit_config cfg = {"pit", vm->loop, &vm->clock, vm_gsi(vm, 0)};
-        struct pit *pit;
-        pit_new(&cfg, &pit);
-        vm_add_device(vm, pit_device(pit));
-        if ((code = pit_map(pit, vm->pio, err)) < 0)
+        pit_new(&cfg, &vm->pit);
+        vm_add_device(vm, pit_device(vm->pit));
+        if ((code = pit_map(vm->pit, vm->pio, err)) < 0)
             return code;
-        vm->inhibit_legacy.out[vm->inhibit_legacy.n++] = pit_inhibit(pit);
+        vm->inhibit_legacy.out[vm->inhibit_legacy.n++] = pit_inhibit(vm->pit);
     }
 
     vm->has_hpet = has_timer(vm->domain, "hpet");

@@ -95,6 +95,7 @@ struct vm {
     /* Interrupt controllers in user space; NULL with an in-kernel irqchip. */
     struct lapic_set *lapics;
     struct pic *pic;
+    struct pit *pit;
     struct ioapic *ioapic;
     struct msi_sink msi;
 

@@ -93,6 +93,14 @@ int vm_debug_resume(struct vm *vm, const enum vm_debug_how *how, struct err *err
 char *vm_info_pci(struct vm *vm);
 char *vm_info_engine(struct vm *vm);
 
+/*
+ * Writes the stopped machine to `fd`, as a stream that a machine of the same domain can go on from, on any engine. -ENOTSUP: it has
+ * what cannot be saved.
+ */
+int vm_save(struct vm *vm, int fd, struct err *err);
+/* A machine that has not run yet becomes the saved one. After a failure it can only be freed. */
+int vm_load(struct vm *vm, int fd, struct err *err);
+
 /* The balloon: wanted and actual size in bytes. -ENODEV where there is none. */
 int vm_balloon_set(struct vm *vm, uint64_t bytes, struct err *err);
 int vm_balloon_get(struct vm *vm, uint64_t *ret_actual, struct err *err);

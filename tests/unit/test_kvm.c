@@ -405,14 +405,23 @@ static void test_kick(void **state)
 static void test_irqchip_state(void **state)
 {
     struct guest *g = guest_new(1);
-    size_t len = 0;
-    assert_int_equal(g->e->ops->irqchip_get(g->e, NULL, &len, &g->err), 0);
-    autofree uint8_t *buf = xcalloc(1, len);
-    if (g->e->ops->irqchip_get(g->e, buf, &len, &g->err) < 0 || g->e->ops->irqchip_set(g->e, buf, len, &g->err) < 0)
+    uint8_t page[IRQCHIP_LAPIC_PAGE], again[IRQCHIP_LAPIC_PAGE];
+    struct irqchip_state st = {.cpus = 1, .lapic = page}, back = {.cpus = 1, .lapic = again};
+    if (g->e->ops->irqchip_get(g->e, &st, &g->err) < 0)
         fail_msg("%s", g->err.msg);
-    assert_int_equal(g->e->ops->irqchip_set(g->e, buf, len - 1, NULL), -EINVAL);
-    buf[0] ^= 1;
-    assert_int_equal(g->e->ops->irqchip_set(g->e, buf, len, NULL), -EINVAL);
+    st.pic[0].base = 0x30;
+    st.pic[1].imr = 0xee;
+    st.ioapic.rte[4] = 0x010000000000a041ull;
+    st.pit[0] = (struct irqchip_pit){.count = 11932, .mode = 2, .gate = 1, .rw = 3};
+    le32_put(page + 0xf0, 0x1ff);
+    if (g->e->ops->irqchip_set(g->e, &st, &g->err) < 0 || g->e->ops->irqchip_get(g->e, &back, &g->err) < 0)
+        fail_msg("%s", g->err.msg);
+    assert_int_equal(back.pic[0].base, 0x30);
+    assert_int_equal(back.pic[1].imr, 0xee);
+    assert_int_equal(back.ioapic.rte[4], st.ioapic.rte[4]);
+    assert_int_equal(back.pit[0].count, 11932);
+    assert_int_equal(back.pit[0].mode, 2);
+    assert_int_equal(le32_get(again + 0xf0), 0x1ff);
     /* A guest's APIC setting (spurious vector register: on) is gone after a reset. */
     struct kvm_lapic_state l;
     int fd = kvm_vcpu_of(g->v[0])->fd;

@@ -1,7 +1,7 @@
 /*
  * KVM's own interrupt controllers: two 8259s, one IOAPIC of 24 pins, the PIT, a local APIC a vCPU. Lines and messages
- * into them from any thread; eventfds as messages (irqfd) and as register writes (ioeventfd). get, set and reset: main
- * thread, no vCPU runs.
+ * into them from any thread; eventfds as messages (irqfd) and as register writes (ioeventfd). reset: main thread, no vCPU
+ * runs.
  *
  * GSI n is pin n of the IOAPIC and, below 16, of the 8259s; the PIT's GSI 0 is pin 2 of the IOAPIC, as on every PC.
  */
@@ -152,47 +152,6 @@ int kvm_ioeventfd(struct engine *e, bool pio, uint64_t addr, unsigned size, int 
     return ioctl(k->vm, KVM_IOEVENTFD, &i) < 0 ? -errno : 0;
 }
 
-/* What irqchip_get gives: host byte order, for this engine alone. */
-struct irqchip_image {
-    uint32_t magic, cpus;
-    struct kvm_irqchip chip[3];
-    struct kvm_pit_state2 pit;
-    struct kvm_clock_data clock;
-    struct kvm_lapic_state lapic[];
-};
-#define IMAGE_MAGIC 0x314d564b
-
-int kvm_irqchip_get(struct engine *e, void *buf, size_t *len, struct err *err)
-{
-    struct kvm_engine *k = kvm_engine_of(e);
-    struct irqchip_image *i = buf;
-    size_t need = sizeof *i + e->cfg.cpus * sizeof i->lapic[0];
-
-    if (!buf || *len < need) {
-        *len = need;
-        return buf ? err_set(err, -ENOSPC, "the interrupt controllers' state needs %zu bytes", need) : 0;
-    }
-    memset(i, 0, need);
-    i->magic = IMAGE_MAGIC;
-    i->cpus = e->cfg.cpus;
-    for (unsigned n = 0; n < ARRAY_SIZE(i->chip); n++) {
-        i->chip[n].chip_id = n;
-        if (ioctl(k->vm, KVM_GET_IRQCHIP, &i->chip[n]) < 0)
-            return err_errno(err, -errno, "KVM_GET_IRQCHIP");
-    }
-    if (ioctl(k->vm, KVM_GET_PIT2, &i->pit) < 0)
-        return err_errno(err, -errno, "KVM_GET_PIT2");
-    if (k->clock_stopped)
-        i->clock = k->clock;
-    else if (ioctl(k->vm, KVM_GET_CLOCK, &i->clock) < 0)
-        return err_errno(err, -errno, "KVM_GET_CLOCK");
-    for (unsigned n = 0; n < e->cfg.cpus; n++)
-        if (k->cpu[n] && ioctl(k->cpu[n]->fd, KVM_GET_LAPIC, &i->lapic[n]) < 0)
-            return err_errno(err, -errno, "KVM_GET_LAPIC");
-    *len = need;
-    return 0;
-}
-
 static int set_chips(struct kvm_engine *k, const struct kvm_irqchip chip[3], const struct kvm_pit_state2 *pit,
                      struct err *err)
 {
@@ -203,27 +162,6 @@ static int set_chips(struct kvm_engine *k, const struct kvm_irqchip chip[3], con
             return err_errno(err, -errno, "KVM_SET_IRQCHIP");
     }
     return ioctl(k->vm, KVM_SET_PIT2, pit) < 0 ? err_errno(err, -errno, "KVM_SET_PIT2") : 0;
-}
-
-int kvm_irqchip_set(struct engine *e, const void *buf, size_t len, struct err *err)
-{
-    struct kvm_engine *k = kvm_engine_of(e);
-    const struct irqchip_image *i = buf;
-
-    if (len != sizeof *i + e->cfg.cpus * sizeof i->lapic[0] || i->magic != IMAGE_MAGIC || i->cpus != e->cfg.cpus)
-        return err_set(err, -EINVAL, "this is not the state of a KVM guest's interrupt controllers with %u CPUs",
-                       e->cfg.cpus);
-    int r = set_chips(k, i->chip, &i->pit, err);
-    if (r < 0)
-        return r;
-    k->clock = i->clock;
-    k->clock.flags = 0;
-    if (ioctl(k->vm, KVM_SET_CLOCK, &k->clock) < 0)
-        return err_errno(err, -errno, "KVM_SET_CLOCK");
-    for (unsigned n = 0; n < e->cfg.cpus; n++)
-        if (k->cpu[n] && ioctl(k->cpu[n]->fd, KVM_SET_LAPIC, &i->lapic[n]) < 0)
-            return err_errno(err, -errno, "KVM_SET_LAPIC");
-    return 0;
 }
 
 int kvm_irqchip_reset(struct engine *e, struct err *err)

@@ -113,9 +113,11 @@ void kvm_msi(struct engine *e, uint64_t addr, uint32_t data);
 int kvm_msi_bind_fd(struct engine *e, int fd, uint64_t addr, uint32_t data);
 void kvm_msi_unbind_fd(struct engine *e, int fd);
 int kvm_ioeventfd(struct engine *e, bool pio, uint64_t addr, unsigned size, int fd, bool add);
-int kvm_irqchip_get(struct engine *e, void *buf, size_t *len, struct err *err);
-int kvm_irqchip_set(struct engine *e, const void *buf, size_t len, struct err *err);
 int kvm_irqchip_reset(struct engine *e, struct err *err);
+
+/* irqchip.c */
+int kvm_irqchip_get(struct engine *e, struct irqchip_state *s, struct err *err);
+int kvm_irqchip_set(struct engine *e, const struct irqchip_state *s, struct err *err);
 
 /* vcpu.c */
 int kvm_vcpu_create(struct engine *e, unsigned index, struct vcpu **ret, struct err *err);

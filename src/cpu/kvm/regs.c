@@ -420,7 +420,10 @@ static int get_tsc(struct kvm_vcpu *v, struct cpu_state *s, struct err *err)
 
 static int set_tsc(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err)
 {
+    struct kvm_engine *k = kvm_engine_of(v->vcpu.engine);
     int r = kvm_set_msr(v, MSR_TSC, s->tsc);
+    if (k->clock_stopped && v == k->cpu[0])
+        k->stopped_tsc = s->tsc; /* what the clock's start puts back */
     return r < 0 ? err_errno(err, r, "KVM does not take the TSC") : 0;
 }
 
