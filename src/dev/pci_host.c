@@ -96,7 +96,28 @@ int pci_lpc_new(const struct pci_chip_config *cfg, struct pci_dev **ret, struct 
     return 0;
 }
 
+/* The registers are saved with the PCI function, before this: what they say comes into effect. */
+static int post_load(void *obj, uint32_t version, struct err *err)
+{
+    config_written(obj, 0, 256);
+    return 0;
+}
+
+static const struct state_field no_fields[] = {STATE_END};
+static const struct state_desc host_state = {"pci-host", 1, 1, no_fields, NULL, post_load};
+static const struct state_desc lpc_state = {"lpc", 1, 1, no_fields, NULL, post_load};
+
 const struct device_type pci_host_type = {
-    .name = "pci-host", .summary = "PCI host bridge (Q35)", .reset = chip_reset, .destroy = destroy};
+    .name = "pci-host",
+    .summary = "PCI host bridge (Q35)",
+    .state = &host_state,
+    .reset = chip_reset,
+    .destroy = destroy,
+};
 const struct device_type pci_lpc_type = {
-    .name = "lpc", .summary = "ISA bridge (ICH9 LPC)", .reset = chip_reset, .destroy = destroy};
+    .name = "lpc",
+    .summary = "ISA bridge (ICH9 LPC)",
+    .state = &lpc_state,
+    .reset = chip_reset,
+    .destroy = destroy,
+};

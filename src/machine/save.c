@@ -4,16 +4,17 @@
  * what its values mean. Main thread.
  *
  *     "LODGEVM\n", version (32 bits)
- *     runs of RAM: offset in RAM, length, bytes …; the last one has length 0. What no run holds is 0.
+ *     runs of memory: offset in the memory file (RAM, then devices' memory), length, bytes …; the last one has length 0. What no run
+ *     holds is 0.
  *     length of the state, then the objects (state/state.h) in the order of objects()
  *
  * Numbers are little-endian, 64 bits but the version.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -28,13 +29,15 @@
 /* ---- what the machines must have in common ---- */
 
 struct saved_machine {
-    uint64_t clock, ram_size;
+    uint64_t clock, ram_size, memory_size; /* all of the memory file */
     uint32_t cpus, tsc_khz;
     uint8_t board[16];
 };
 static const struct state_field machine_fields[] = {
-    STATE_U(struct saved_machine, clock),   STATE_U(struct saved_machine, ram_size), STATE_U(struct saved_machine, cpus),
-    STATE_U(struct saved_machine, tsc_khz), STATE_RAW(struct saved_machine, board),  STATE_END,
+    STATE_U(struct saved_machine, clock),       STATE_U(struct saved_machine, ram_size),
+    STATE_U(struct saved_machine, memory_size), STATE_U(struct saved_machine, cpus),
+    STATE_U(struct saved_machine, tsc_khz),     STATE_RAW(struct saved_machine, board),
+    STATE_END,
 };
 static const struct state_desc machine_desc = {"machine", 1, 1, machine_fields, NULL, NULL};
 
@@ -43,6 +46,7 @@ static struct saved_machine machine_of(struct vm *vm)
     struct saved_machine m = {
         .clock = clock_now(&vm->clock),
         .ram_size = vm->mem->ram_size,
+        .memory_size = vm->mem->fd_size,
         .cpus = vm->n_cpus,
         .tsc_khz = vm->engine->tsc_khz,
     };
@@ -60,6 +64,8 @@ static int check_machine(struct vm *vm, const struct saved_machine *m, struct er
     if (m->ram_size != own.ram_size)
         return err_set(err, -EINVAL, "the saved guest has %llu MiB of memory, this one %llu",
                        (unsigned long long)(m->ram_size / MIB), (unsigned long long)(own.ram_size / MIB));
+    if (m->memory_size != own.memory_size)
+        return err_set(err, -EINVAL, "the saved guest's devices have other memory than this one's");
     /* Nobody here scales the TSC; two measurements of the same one differ by less. */
     uint32_t off = m->tsc_khz > own.tsc_khz ? m->tsc_khz - own.tsc_khz : own.tsc_khz - m->tsc_khz;
     if (off > own.tsc_khz / 500)
@@ -217,12 +223,12 @@ static int save_ram(const struct mem *m, int fd)
 {
     uint64_t at = 0;
     int code = 0;
-    while (at < m->ram_size && code >= 0) {
+    while (at < m->fd_size && code >= 0) {
         off_t data = lseek(m->fd, (off_t)at, SEEK_DATA);
         if (data < 0)
             break;
         off_t hole = lseek(m->fd, data, SEEK_HOLE);
-        uint64_t end = hole < 0 ? m->ram_size : (uint64_t)hole;
+        uint64_t end = hole < 0 ? m->fd_size : (uint64_t)hole;
         for (at = (uint64_t)data; at < end && code >= 0;) {
             uint64_t from = at;
             if (is_zero(m->ram + at, PAGE_SIZE)) {
@@ -240,9 +246,8 @@ static int save_ram(const struct mem *m, int fd)
 
 static int load_ram(struct mem *m, int fd, struct err *err)
 {
-    for (unsigned i = 0; i < m->nranges; i++)
-        if (!m->range[i].rom && mem_discard(m, m->range[i].base, m->range[i].size) < 0)
-            return err_set(err, -EIO, "cannot clear the guest's memory");
+    if (fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)m->fd_size) < 0)
+        return err_errno(err, -errno, "cannot clear the guest's memory");
     for (;;) {
         uint64_t from, len;
         int code = get64(fd, &from);
@@ -250,7 +255,7 @@ static int load_ram(struct mem *m, int fd, struct err *err)
             return err_errno(err, code, "saved memory");
         if (!len)
             return 0;
-        if (len > RUN_MAX || len % PAGE_SIZE || from % PAGE_SIZE || from > m->ram_size || len > m->ram_size - from)
+        if (len > RUN_MAX || len % PAGE_SIZE || from % PAGE_SIZE || from > m->fd_size || len > m->fd_size - from)
             return err_set(err, -EINVAL, "saved memory: a run of 0x%llx bytes at 0x%llx cannot be",
                            (unsigned long long)len, (unsigned long long)from);
         if ((code = fd_read_full(fd, m->ram + from, len)) < 0)
