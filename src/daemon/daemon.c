@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/sock.h"
+#include "daemon/work.h"
 
 /* mkdir -p. */
 static int make_dirs(const char *path, mode_t mode, struct err *err)
@@ -225,6 +226,7 @@ void daemon_free(struct daemon *d)
     timer_cancel(&d->minute);
     rpc_server_free(d->server);
     d->server = NULL;
+    work_wait(d);
     for (unsigned i = 0; i < d->n_sockets; i++)
         close(d->sockets[i]);
     if (d->own_sockets && d->n_sockets > 0)

@@ -44,6 +44,7 @@ struct daemon {
     bool own_sockets; /* their files are ours to remove */
     struct timer minute;
     uint64_t idle_since;
+    unsigned works; /* threads at work; work.h */
     char *emulator; /* the path of lodge-vm */
     struct routes *routes; /* dispatch.c */
     void *networks;  /* the network driver's own */
@@ -123,6 +124,7 @@ int auth_polkit(struct daemon *d, struct rpc_call *call);
 /* console.c */
 void console_ended(struct guest *g);
 
-extern const struct driver driver_connect, driver_domain, driver_domain_life, driver_domain_console, driver_node;
+extern const struct driver driver_connect, driver_domain, driver_domain_life, driver_domain_console, driver_node, driver_pool,
+    driver_volume, driver_none;
 
 #endif

@@ -9,7 +9,8 @@
 #define PROCEDURES_MAX 512
 
 const struct driver *const drivers[] = {
-    &driver_connect, &driver_domain, &driver_domain_life, &driver_domain_console, &driver_node, NULL,
+    &driver_connect, &driver_domain, &driver_domain_life, &driver_domain_console,
+    &driver_node,    &driver_pool,   &driver_volume,      &driver_none,          NULL,
 };
 
 struct route {
