@@ -266,6 +266,69 @@ static int set_share(struct run *r, const char *value)
     return 0;
 }
 
+/* hd, cdrom, network and fd in the order they are tried; uefi or bios; menu[=on|off], nvram=FILE, loader=FILE */
+static int set_boot(struct run *r, const char *value)
+{
+    autofree char *copy = xstrdup(value);
+    char *text = copy, *v, *key;
+    struct domain_os *os = &r->d->os;
+    bool on;
+    while ((key = cli_next_part(&text, &v))) {
+        int status = 0;
+        if (!v && (!strcmp(key, "hd") || !strcmp(key, "cdrom") || !strcmp(key, "network") || !strcmp(key, "fd")))
+            *DOMAIN_ADD(os, boot) = xstrdup(key);
+        else if (!v && (!strcmp(key, "uefi") || !strcmp(key, "bios")))
+            domain_set(&os->firmware, *key == 'u' ? "efi" : "bios");
+        else if (!strcmp(key, "menu") && valid_switch(v, &on))
+            os->bootmenu = on ? DOMAIN_ON : DOMAIN_OFF;
+        else if (!strcmp(key, "nvram") && v && *v)
+            status = set_path(&os->nvram, v);
+        else if (!strcmp(key, "loader") && v && *v)
+            status = set_path(&os->loader, v);
+        else
+            status = bad_part(r, "boot", key, v);
+        if (status)
+            return status;
+    }
+    return 0;
+}
+
+/* vnc[,port=N][,listen=ADDRESS][,socket=FILE][,password=TEXT][,websocket=N] | none */
+static int set_graphics(struct run *r, const char *value)
+{
+    autofree char *copy = xstrdup(value);
+    char *text = copy, *v, *key = cli_next_part(&text, &v);
+    if (!strcmp(key, "none") && !v && !text)
+        return 0;
+    if (strcmp(key, "vnc") || v)
+        return cli_usage(r->verb, "--graphics: '%s' is neither vnc nor none", value);
+    struct domain_graphics *g = DOMAIN_ADD(r->d, graphics);
+    domain_set(&g->type, "vnc");
+    while ((key = cli_next_part(&text, &v))) {
+        unsigned n;
+        if (!strcmp(key, "port") && v && !cli_parse_number(v, 1, 65535, &n))
+            g->port = (int)n;
+        else if (!strcmp(key, "websocket") && v && !cli_parse_number(v, 1, 65535, &n))
+            g->websocket = (int)n;
+        else if (!strcmp(key, "listen") && v && *v)
+            domain_set(&g->listen, v);
+        else if (!strcmp(key, "password") && v)
+            domain_set(&g->passwd, v);
+        else if (!strcmp(key, "socket") && v && *v)
+            set_path(&g->socket, v);
+        else
+            return bad_part(r, "graphics", key, v);
+    }
+    return 0;
+}
+
+static int set_video(struct run *r, const char *value)
+{
+    struct domain_video *v = DOMAIN_ADD(r->d, videos);
+    domain_set(&v->model, value);
+    return 0;
+}
+
 static int set_monitor(struct run *r, const char *value)
 {
     if (strncmp(value, "unix=", 5) || !value[5])
@@ -339,6 +402,10 @@ const struct cli_option cli_run_options[] = {
     {"serial", CLI_WORDS, "WHERE", "add a serial port: stdio, file=FILE, unix=FILE, pty, null, none (default: stdio)",
      "stdio file= unix= pty null none", true},
     {"share", CLI_DIR, "DIR[,tag=T][,readonly]", "share a directory with the guest (9p)", NULL, true},
+    {"boot", CLI_WORDS, "WHAT[,WHAT]...", "boot order and firmware: hd, cdrom, network, uefi, bios, menu, …",
+     "hd cdrom network uefi bios menu nvram= loader="},
+    {"graphics", CLI_WORDS, "vnc[,KEY=VALUE]...|none", "show the screen by VNC (default: none)", "vnc none"},
+    {"video", CLI_WORDS, "vga|virtio|none", "the display device (default: vga with --graphics)", "vga virtio none"},
     {"monitor", CLI_WORDS, "unix=FILE", "serve the monitor protocol (QMP) on a socket", "unix="},
     {"gdb", CLI_WORDS, "tcp=[HOST:]PORT|unix=FILE", "let gdb debug the guest", "tcp= unix="},
     {"machine", CLI_WORDS, "q35|micro", "the board (default: q35)", "q35 micro"},
@@ -365,10 +432,29 @@ static const struct {
     int (*set)(struct run *r, const char *value);
     bool plain;
 } setters[] = {
-    {set_kernel},    {set_initrd},          {set_append},        {set_disk},          {set_net},
-    {set_cpus},      {set_memory},          {set_engine, true},  {set_cpu},           {set_serial, true},
-    {set_share},     {set_monitor, true},   {set_gdb, true},     {set_machine},       {set_name, true},    {set_no_reboot, true},
-    {set_xml, true}, {set_print_xml, true}, {set_dry_run, true}, {set_verbose, true},
+    {set_kernel},
+    {set_initrd},
+    {set_append},
+    {set_disk},
+    {set_net},
+    {set_cpus},
+    {set_memory},
+    {set_engine, true},
+    {set_cpu},
+    {set_serial, true},
+    {set_share},
+    {set_boot},
+    {set_graphics},
+    {set_video},
+    {set_monitor, true},
+    {set_gdb, true},
+    {set_machine},
+    {set_name, true},
+    {set_no_reboot, true},
+    {set_xml, true},
+    {set_print_xml, true},
+    {set_dry_run, true},
+    {set_verbose, true},
 };
 _Static_assert(ARRAY_SIZE(cli_run_options) == ARRAY_SIZE(setters) + 1, "one setter for each option");
 

@@ -16,6 +16,7 @@
 #include "dev/pvpanic.h"
 #include "dev/rtc.h"
 #include "dev/uart.h"
+#include "dev/vga.h"
 #include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/console.h"
@@ -43,6 +44,7 @@ const struct device_type *const device_types[] = {
     &pvpanic_type,
     &rtc_type,
     &uart_type,
+    &vga_type,
     &virtio_balloon_type,
     &virtio_blk_type,
     &virtio_console_type,

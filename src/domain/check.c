@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "domain/display.h"
 #include "domain/domain.h"
 #include "domain/xml.h"
 
@@ -261,6 +262,12 @@ static int check_devices(const struct check *c)
             return r;
     if ((r = check_consoles(c)))
         return r;
+    struct domain_display_problem problem;
+    if (domain_display_check(d, &problem)) {
+        char text[ERR_MSG_MAX];
+        snprintf(text, sizeof text, problem.format, problem.text);
+        return bad(c, problem.line, "%s", text);
+    }
     for (unsigned i = 0; i < d->n_rngs; i++) {
         const struct domain_rng *g = &d->rngs[i];
         if (strncmp(g->model, "virtio", 6))

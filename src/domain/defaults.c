@@ -6,6 +6,7 @@
 #include <sys/random.h>
 
 #include "base/fd.h"
+#include "domain/display.h"
 #include "domain/domain.h"
 
 static void set_default(char **field, const char *value)
@@ -205,6 +206,7 @@ void domain_defaults(struct domain *d)
     for (unsigned i = 0; i < d->n_interfaces; i++)
         default_interface(&d->interfaces[i]);
     default_consoles(d);
+    domain_display_defaults(d);
     for (unsigned i = 0; i < d->n_rngs; i++) {
         set_default(&d->rngs[i].model, "virtio");
         set_default(&d->rngs[i].backend_model, "random");

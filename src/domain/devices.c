@@ -5,6 +5,7 @@
 
 #include "base/bits.h"
 #include "base/fd.h"
+#include "domain/display.h"
 #include "domain/reader.h"
 
 static unsigned parse_boot_order(struct reader *r, struct xml_node *n)
@@ -268,8 +269,17 @@ static const struct {
     const char *name;
     void (*parse)(struct reader *r, struct xml_node *n, struct domain *d);
 } device_elements[] = {
-    {"disk", parse_disk}, {"interface", parse_interface}, {"serial", parse_serial}, {"console", parse_console},
-    {"rng", parse_rng},   {"memballoon", parse_balloon},  {"panic", parse_panic},   {"filesystem", parse_filesystem},
+    {"disk", parse_disk},
+    {"interface", parse_interface},
+    {"serial", parse_serial},
+    {"console", parse_console},
+    {"rng", parse_rng},
+    {"memballoon", parse_balloon},
+    {"panic", parse_panic},
+    {"filesystem", parse_filesystem},
+    {"graphics", domain_parse_graphics},
+    {"video", domain_parse_video},
+    {"input", domain_parse_input},
 };
 
 bool reader_is_device(const struct xml_node *n)

@@ -1,5 +1,6 @@
 /* Making and freeing a domain, and the words that stand for its enums in XML. */
 #include "domain/domain.h"
+#include "domain/display.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -127,6 +128,7 @@ static void devices_free(struct domain *d)
         unknown_free(&d->panics[i].unknown);
     }
     free(d->panics);
+    domain_free_display(d, unknown_free);
 }
 
 void domain_free(struct domain *d)

@@ -81,8 +81,8 @@ struct domain_os {
     char *arch; /* "x86_64" */
     char *machine;
     enum domain_board board;
-    char *firmware; /* the attribute: "efi" or "bios" */
-    char *loader;   /* path */
+    char *firmware;    /* the attribute: "efi" or "bios" */
+    char *loader;      /* path */
     char *loader_type; /* "rom", "pflash" */
     enum domain_tristate loader_readonly, loader_secure;
     char *nvram;          /* the guest's own copy of the variables; NULL: kept in memory only */
@@ -263,6 +263,37 @@ struct domain_filesystem {
     int line;
 };
 
+/* <graphics>: a VNC server. */
+struct domain_graphics {
+    char *type;
+    int port, websocket; /* -1: a free one, 0: none */
+    enum domain_tristate autoport;
+    char *listen; /* address */
+    char *socket; /* path, instead of a port */
+    char *passwd;
+    char *share_policy; /* allow-exclusive, force-shared, ignore */
+    char *keymap;
+    struct domain_unknown unknown;
+    int line;
+};
+
+struct domain_video {
+    char *model;   /* vga (bochs is the same), virtio, none */
+    unsigned vram; /* KiB, 0: default */
+    unsigned heads;
+    char *primary;
+    unsigned width, height; /* 0: default */
+    struct domain_unknown unknown;
+    int line;
+};
+
+/* <input>: keyboard, mouse, tablet on ps2, usb or virtio. A PS/2 keyboard and mouse are always there. */
+struct domain_input {
+    char *type, *bus;
+    struct domain_unknown unknown;
+    int line;
+};
+
 /* <panic>: isa is the pvpanic device at port 0x505. */
 struct domain_panic {
     char *model; /* isa, pvpanic … */
@@ -307,6 +338,12 @@ struct domain {
     struct domain_balloon balloon;
     struct domain_filesystem *filesystems;
     unsigned n_filesystems;
+    struct domain_graphics *graphics;
+    unsigned n_graphics;
+    struct domain_video *videos;
+    unsigned n_videos;
+    struct domain_input *inputs;
+    unsigned n_inputs;
     struct domain_panic *panics;
     unsigned n_panics;
 

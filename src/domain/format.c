@@ -7,6 +7,7 @@
 
 #include "base/bits.h"
 #include "base/fd.h"
+#include "domain/display.h"
 #include "domain/domain.h"
 #include "domain/reader.h"
 #include "domain/xml.h"
@@ -387,6 +388,7 @@ static void put_devices(struct xml_node *root, const struct domain *d)
         put_serial(n, &d->serials[i]);
     for (unsigned i = 0; i < d->n_consoles; i++)
         put_console(n, &d->consoles[i]);
+    domain_format_display(n, d);
     put_balloon(n, &d->balloon);
     for (unsigned i = 0; i < d->n_rngs; i++)
         put_rng(n, &d->rngs[i]);
@@ -475,6 +477,12 @@ void domain_each_unknown(const struct domain *d, void (*fn)(void *opaque, int li
     for (unsigned i = 0; i < d->n_rngs; i++)
         each_item(&e, &d->rngs[i].unknown, "devices/rng");
     each_item(&e, &d->balloon.unknown, "devices/memballoon");
+    for (unsigned i = 0; i < d->n_graphics; i++)
+        each_item(&e, &d->graphics[i].unknown, "devices/graphics");
+    for (unsigned i = 0; i < d->n_videos; i++)
+        each_item(&e, &d->videos[i].unknown, "devices/video");
+    for (unsigned i = 0; i < d->n_inputs; i++)
+        each_item(&e, &d->inputs[i].unknown, "devices/input");
     for (unsigned i = 0; i < d->n_panics; i++)
         each_item(&e, &d->panics[i].unknown, "devices/panic");
 }

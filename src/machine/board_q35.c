@@ -1,6 +1,6 @@
 /*
- * A PC in the manner of Intel's Q35 chip set: PCI Express with ECAM, LPC bridge, ACPI fixed hardware, and the chips that every
- * operating system has drivers for.
+ * A PC in the manner of Intel's Q35 chip set: PCI Express with ECAM, LPC bridge, ACPI fixed hardware, and the chips
+ * that every operating system has drivers for.
  */
 #include <string.h>
 
@@ -166,6 +166,7 @@ static int build_isa(struct vm *vm, struct err *err)
     struct i8042 *kbd;
     i8042_new(&kbd_cfg, &kbd);
     vm_add_device(vm, i8042_device(kbd));
+    display_add_ps2(vm, kbd);
     int code = i8042_map(kbd, vm->pio, err);
     if (code < 0)
         return code;
@@ -216,7 +217,8 @@ static int build_debugcon(struct vm *vm, struct err *err)
 static int q35_build(struct vm *vm, struct err *err)
 {
     int (*const steps[])(struct vm *, struct err *) = {
-        build_pm, build_pci, build_timers, build_isa, build_fw_cfg, build_debugcon, chips_debugexit, chips_uarts,
+        build_pm,     build_pci,      display_build,   build_timers, build_isa,
+        build_fw_cfg, build_debugcon, chips_debugexit, chips_uarts,
     };
     int code = chips_interrupts(vm, true, err);
     for (unsigned i = 0; i < ARRAY_SIZE(steps) && code >= 0; i++)

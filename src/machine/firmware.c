@@ -29,8 +29,8 @@ struct firmware {
     struct mem *mem;
     uint8_t *image; /* as in the file; the low ROM is its end */
     uint64_t size;
-    uint8_t *low;  /* 128 KiB, page aligned */
-    int window;    /* first of SEGMENTS */
+    uint8_t *low; /* 128 KiB, page aligned */
+    int window;   /* first of SEGMENTS */
     uint8_t attr[SEGMENTS];
     struct firmware_tables *tables;
 };
@@ -114,19 +114,22 @@ static const struct bus_ops shadow_ops = {shadow_read, shadow_write, 1, 8};
 
 /* ---- making ---- */
 
-int firmware_read(const char *what, const char *path, uint64_t max, uint8_t **ret, uint64_t *ret_size, struct err *err)
+int firmware_read(const char *what, const char *path, uint64_t max, unsigned unit, uint8_t **ret, uint64_t *ret_size,
+                  struct err *err)
 {
     struct stat st;
     autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 && errno == ENOENT && !strncmp(path, "/usr/share/", 11))
         return err_set(err, -ENOENT, "%s %s: no such file; install the package %s", what, path,
-                       strstr(path, "/seabios/") ? "seabios" : strstr(path, "/OVMF/") ? "ovmf" : "that has it");
+                       strstr(path, "/seabios/") ? "seabios"
+                       : strstr(path, "/OVMF/")  ? "ovmf"
+                                                 : "that has it");
     if (fd < 0 || fstat(fd, &st) < 0)
         return err_errno(err, -errno, "%s %s", what, path);
-    if (!S_ISREG(st.st_mode) || !st.st_size || (uint64_t)st.st_size > max || st.st_size % 4096)
-        return err_set(err, -EINVAL, "%s %s: is not a file of whole 4 KiB pages, at most %llu MiB", what, path,
-                       (unsigned long long)(max / MIB));
-    uint8_t *data = aligned_alloc(4096, (size_t)st.st_size);
+    if (!S_ISREG(st.st_mode) || !st.st_size || (uint64_t)st.st_size > max || st.st_size % unit)
+        return err_set(err, -EINVAL, "%s %s: is not a file of whole %u bytes, at most %llu KiB", what, path, unit,
+                       (unsigned long long)(max / KIB));
+    uint8_t *data = aligned_alloc(4096, ALIGN_UP((size_t)st.st_size, 4096));
     if (!data)
         return err_errno(err, -ENOMEM, "%s %s", what, path);
     int code = fd_pread_full(fd, data, (size_t)st.st_size, 0);
@@ -165,7 +168,8 @@ int firmware_new(struct vm *vm, struct err *err)
     fw->mem = vm->mem;
     if (vm->mem->low_size < 2 * MIB)
         return err_set(err, -EINVAL, "a guest with firmware needs at least 2 MiB of memory");
-    int code = firmware_read("firmware", os->loader ? os->loader : BIOS_PATH, ROM_MAX, &fw->image, &fw->size, err);
+    int code =
+        firmware_read("firmware", os->loader ? os->loader : BIOS_PATH, ROM_MAX, 4096, &fw->image, &fw->size, err);
     if (code < 0)
         return code;
     code = mem_add_rom(vm->mem, 4 * GIB - fw->size, fw->size, fw->image, fw->size, err);

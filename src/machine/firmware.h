@@ -20,8 +20,9 @@ bool firmware_wanted(const struct domain *d);
 int firmware_new(struct vm *vm, struct err *err);
 /* Everything for fw_cfg that depends on the devices. After firmware_new() and all devices. */
 int firmware_describe(struct vm *vm, struct err *err);
-/* Reads a file of whole pages, at most `max` bytes; the caller frees it. `what` for messages. */
-int firmware_read(const char *what, const char *path, uint64_t max, uint8_t **ret, uint64_t *ret_size, struct err *err);
+/* Reads a file of whole `unit`s, at most `max` bytes; the caller frees it. `what` for messages. */
+int firmware_read(const char *what, const char *path, uint64_t max, unsigned unit, uint8_t **ret, uint64_t *ret_size,
+                  struct err *err);
 void firmware_free(struct firmware *fw); /* NULL-safe */
 
 /* PAM0…PAM6 of the host bridge: what the guest sees from 0xc0000 to 1 MiB (Q35 data sheet 5.1.20). Any vCPU thread. */

@@ -1,6 +1,6 @@
 /*
- * The inside of struct vm, for the files of src/machine only: vm.c (life cycle), vcpus.c (threads), cpubus.c (how engines reach
- * devices), attach.c (a domain's devices), boards.c and board_*.c (what a board is made of).
+ * The inside of struct vm, for the files of src/machine only: vm.c (life cycle), vcpus.c (threads), cpubus.c (how
+ * engines reach devices), attach.c (a domain's devices), boards.c and board_*.c (what a board is made of).
  */
 #ifndef LODGE_MACHINE_MACHINE_H
 #define LODGE_MACHINE_MACHINE_H
@@ -22,6 +22,8 @@
 #include "machine/vm.h"
 #include "mem/mem.h"
 #include "ui/chardev.h"
+#include "ui/display.h"
+#include "ui/input.h"
 
 /* Where things are in the guest's physical space, on both boards. */
 #define ECAM_BASE 0xb0000000ull
@@ -45,8 +47,8 @@ struct vcpu_thread {
     pthread_t thread;
     bool started;
     _Atomic int tid;
-    bool parked; /* vm->cpu_lock */
-    bool debug_held; /* cpu_lock; a debugger keeps this one while others run */
+    bool parked;         /* vm->cpu_lock */
+    bool debug_held;     /* cpu_lock; a debugger keeps this one while others run */
     struct vcpu_hit hit; /* cpu_lock; not reported yet */
 };
 
@@ -104,14 +106,16 @@ struct vm {
     struct ged *ged;    /* micro */
     bool has_hpet;      /* q35 */
     struct irq_split inhibit_legacy;
-    unsigned uarts; /* bit n: COM n+1 is there */
-    struct fw_cfg *fw_cfg; /* q35 */
-    struct rtc *rtc;       /* q35 */
+    unsigned uarts;            /* bit n: COM n+1 is there */
+    struct fw_cfg *fw_cfg;     /* q35 */
+    struct rtc *rtc;           /* q35 */
     pthread_mutex_t host_lock; /* q35: what follows from the host bridge's registers, and: */
     uint64_t ecam;             /* where ECAM is mapped, 0: nowhere */
     unsigned ecam_buses;
     struct firmware *firmware; /* NULL: we load the kernel */
     bool has_display;
+    struct ui_display *display; /* NULL: no screen */
+    struct ui_input input;
     struct boot_entry *boot;
     unsigned n_boot;
     struct virtio_dev *balloon;
@@ -142,9 +146,19 @@ struct vm {
     bool debugged;           /* the vCPUs were given something of it */
 };
 
-enum vm_want { WANT_RESET, WANT_POWEROFF, WANT_PANIC, WANT_TRIPLE_FAULT, WANT_ERROR, WANT_DEBUG_EXIT, WANT_DEBUGGER, WANT_COLLECT };
+enum vm_want {
+    WANT_RESET,
+    WANT_POWEROFF,
+    WANT_PANIC,
+    WANT_TRIPLE_FAULT,
+    WANT_ERROR,
+    WANT_DEBUG_EXIT,
+    WANT_DEBUGGER,
+    WANT_COLLECT
+};
 
-/* vm.c. Asks the main thread for a change; any thread. The vCPU that asks is stopped before its next instruction, or soon. */
+/* vm.c. Asks the main thread for a change; any thread. The vCPU that asks is stopped before its next instruction, or
+ * soon. */
 void vm_want(struct vm *vm, enum vm_want want);
 void vm_add_device(struct vm *vm, struct device *dev);
 /* Interrupt line `gsi`, on whatever controllers the machine has. */
@@ -169,6 +183,12 @@ void attach_free(struct vm *vm);
 
 /* bootorder.c. Takes `path`. */
 void boot_entry_add(struct vm *vm, enum boot_kind kind, unsigned order, char *path);
+
+/* display.c */
+struct i8042;
+uint64_t display_memory(const struct domain *d); /* of the display device, bytes; 0: there is none */
+int display_build(struct vm *vm, struct err *err);
+void display_add_ps2(struct vm *vm, struct i8042 *kbd);
 
 /* debug.c: a vCPU has met what the debugger waits for; the machine stops. */
 void debug_report(struct vm *vm);

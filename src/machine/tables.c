@@ -189,6 +189,23 @@ static int add_memory(struct vm *vm, struct err *err)
     return fw_cfg_add_file(vm->fw_cfg, "etc/e820", map, high ? 40 : 20, err);
 }
 
+/* ---- option ROMs ---- */
+
+/* The BIOS runs the file named after the PCI ids as that device's ROM. */
+static int add_vgabios(struct vm *vm, struct err *err)
+{
+    uint8_t *rom;
+    uint64_t size;
+    if (!vm->has_display)
+        return 0;
+    int code = firmware_read("video BIOS", "/usr/share/seabios/vgabios-stdvga.bin", 256 * KIB, 512, &rom, &size, err);
+    if (code < 0)
+        return code;
+    code = fw_cfg_add_file(vm->fw_cfg, "vgaroms/vgabios-stdvga.bin", rom, size, err);
+    free(rom);
+    return code;
+}
+
 /* ---- boot ---- */
 
 static int add_boot(struct vm *vm, struct err *err)
@@ -226,6 +243,8 @@ int tables_add(struct vm *vm, struct firmware_tables **ret, struct err *err)
         code = add_smbios(vm, err);
     if (code >= 0)
         code = add_memory(vm, err);
+    if (code >= 0)
+        code = add_vgabios(vm, err);
     return code < 0 ? code : add_boot(vm, err);
 }
 

@@ -1,6 +1,6 @@
 /*
- * The life of a machine: made, run, stopped, reset, ended. Everything here is on the main thread, but vm_want(), by which devices
- * and vCPUs ask for it.
+ * The life of a machine: made, run, stopped, reset, ended. Everything here is on the main thread, but vm_want(), by
+ * which devices and vCPUs ask for it.
  */
 #include "machine/vm.h"
 
@@ -19,7 +19,8 @@
 
 const char *vm_status_name(enum vm_status s)
 {
-    static const char *const names[] = {"prelaunch", "running", "paused", "shutdown", "guest-panicked", "internal-error"};
+    static const char *const names[] = {"prelaunch", "running",        "paused",
+                                        "shutdown",  "guest-panicked", "internal-error"};
     return names[s];
 }
 
@@ -324,7 +325,8 @@ static int build(struct vm *vm, struct err *err)
 {
     const struct domain *d = vm->domain;
     uint64_t size = ALIGN_UP(d->memory, PAGE_SIZE);
-    int code = mem_new(size, size <= RAM_LOW_ALL ? RAM_LOW_ALL : RAM_LOW_MAX, &vm->mem, err);
+    int code =
+        mem_new_with_device(size, size <= RAM_LOW_ALL ? RAM_LOW_ALL : RAM_LOW_MAX, display_memory(d), &vm->mem, err);
     if (code < 0)
         return code;
     vm->mem->collect_due = collect_due;
@@ -407,6 +409,7 @@ void vm_free(struct vm *vm)
     free(vm->cpu_features);
     bus_free(vm->pio);
     bus_free(vm->mmio);
+    ui_display_free(vm->display);
     firmware_free(vm->firmware);
     mem_free(vm->mem);
     pthread_mutex_destroy(&vm->cpu_lock);

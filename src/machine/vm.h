@@ -1,6 +1,6 @@
 /*
- * One virtual machine: a board with its engine, memory, devices and vCPU threads, made from a domain. Nothing here is global: two of
- * them live in one process.
+ * One virtual machine: a board with its engine, memory, devices and vCPU threads, made from a domain. Nothing here is
+ * global: two of them live in one process.
  *
  * All functions are for the thread of the loop given to vm_new(), unless they say otherwise.
  *
@@ -24,9 +24,25 @@ enum vm_status { VM_PRELAUNCH, VM_RUNNING, VM_PAUSED, VM_SHUTDOWN, VM_PANICKED, 
 const char *vm_status_name(enum vm_status s); /* QMP's RunState: "running", "guest-panicked", … */
 
 /* How the guest ended. */
-enum vm_end { VM_END_NONE, VM_END_POWEROFF, VM_END_RESET, VM_END_PANIC, VM_END_TRIPLE_FAULT, VM_END_ERROR, VM_END_QUIT, VM_END_DEBUG_EXIT };
+enum vm_end {
+    VM_END_NONE,
+    VM_END_POWEROFF,
+    VM_END_RESET,
+    VM_END_PANIC,
+    VM_END_TRIPLE_FAULT,
+    VM_END_ERROR,
+    VM_END_QUIT,
+    VM_END_DEBUG_EXIT
+};
 
-enum vm_event { VM_EVENT_STOP, VM_EVENT_RESUME, VM_EVENT_RESET, VM_EVENT_POWERDOWN, VM_EVENT_SHUTDOWN, VM_EVENT_PANICKED };
+enum vm_event {
+    VM_EVENT_STOP,
+    VM_EVENT_RESUME,
+    VM_EVENT_RESET,
+    VM_EVENT_POWERDOWN,
+    VM_EVENT_SHUTDOWN,
+    VM_EVENT_PANICKED
+};
 
 struct vm;
 
@@ -42,8 +58,8 @@ struct vm_owner {
 };
 
 /*
- * Builds the machine, stopped, with the guest's kernel in memory. `d` (with defaults, checked) outlives it. `owner` is copied.
- * A terminal's escape key ends it with VM_END_QUIT.
+ * Builds the machine, stopped, with the guest's kernel in memory. `d` (with defaults, checked) outlives it. `owner` is
+ * copied. A terminal's escape key ends it with VM_END_QUIT.
  */
 int vm_new(const struct domain *d, struct loop *loop, const struct vm_owner *owner, struct vm **ret, struct err *err);
 /* Stops the vCPUs and frees everything; NULL-safe. */
@@ -82,13 +98,19 @@ int vm_write_phys(struct vm *vm, uint64_t gpa, const void *buf, size_t len);
 /* While the machine is stopped. */
 int vm_vcpu_set_state(struct vm *vm, unsigned cpu, const struct cpu_state *s, struct err *err);
 /*
- * What a debugger waits for on every vCPU (cpu/engine.h; `step` is not looked at), while the machine is stopped. NULL: nothing more.
- * -ENOTSUP: the engine cannot; -ENOSPC: so many it cannot watch, and what was set before stays.
+ * What a debugger waits for on every vCPU (cpu/engine.h; `step` is not looked at), while the machine is stopped. NULL:
+ * nothing more. -ENOTSUP: the engine cannot; -ENOSPC: so many it cannot watch, and what was set before stays.
  */
 int vm_debug_set(struct vm *vm, const struct vcpu_debug *d);
 /* vm_cont() for a debugger: how[cpu] says what each vCPU does until the machine is stopped again. */
 enum vm_debug_how { VM_DEBUG_RUN, VM_DEBUG_STEP, VM_DEBUG_HOLD };
 int vm_debug_resume(struct vm *vm, const enum vm_debug_how *how, struct err *err);
+/* Writes a picture of the screen. -ENODEV. */
+int vm_screendump(struct vm *vm, const char *path, bool ppm, struct err *err);
+/* Keys and pointer. */
+struct ui_input *vm_input(struct vm *vm);
+/* NULL: no screen. */
+struct ui_display *vm_display(struct vm *vm);
 /* Texts for people; the caller frees them. */
 char *vm_info_pci(struct vm *vm);
 char *vm_info_engine(struct vm *vm);

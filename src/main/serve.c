@@ -19,6 +19,9 @@
 #include "machine/vm.h"
 #include "monitor/gdb.h"
 #include "monitor/monitor.h"
+#include "ui/display.h"
+#include "ui/input.h"
+#include "ui/keymap.h"
 
 struct serve {
     struct loop *loop;
@@ -164,6 +167,33 @@ static char *op_engine_info(void *opaque)
     return vm_info_engine(((struct serve *)opaque)->vm);
 }
 
+static int op_screendump(void *opaque, const char *path, bool ppm, struct err *err)
+{
+    return vm_screendump(((struct serve *)opaque)->vm, path, ppm, err);
+}
+
+static int op_key(void *opaque, const char *name, int number, bool down, struct err *err)
+{
+    const struct key *key = name ? key_by_name(name) : key_by_xt((unsigned)number);
+    if (!key)
+        return name ? err_set(err, -EINVAL, "'%.40s' is not the name of a key", name)
+                    : err_set(err, -EINVAL, "%d is not the number of a key", number);
+    ui_input_key(vm_input(((struct serve *)opaque)->vm), key, down);
+    return 0;
+}
+
+static void op_move(void *opaque, int dx, int dy, int wheel, unsigned buttons)
+{
+    ui_input_move(vm_input(((struct serve *)opaque)->vm), dx, dy, wheel, buttons);
+}
+
+static void op_place(void *opaque, unsigned x, unsigned y, int wheel, unsigned buttons)
+{
+    struct vm *vm = ((struct serve *)opaque)->vm;
+    const struct ui_display *d = vm_display(vm);
+    ui_input_place(vm_input(vm), x, y, wheel, buttons, d ? d->width : 640, d ? d->height : 480);
+}
+
 static char *op_pci(void *opaque)
 {
     return vm_info_pci(((struct serve *)opaque)->vm);
@@ -185,6 +215,10 @@ static const struct monitor_vm_ops monitor_ops = {
     .paging = op_paging,
     .read_phys = op_read_phys,
     .pci = op_pci,
+    .screendump = op_screendump,
+    .key = op_key,
+    .move = op_move,
+    .place = op_place,
     .engine_info = op_engine_info,
 };
 
@@ -237,8 +271,9 @@ static int gdb_write_phys(void *opaque, uint64_t gpa, const void *buf, size_t le
 
 static int gdb_set_points(void *opaque, const struct gdb_point *points, unsigned n)
 {
-    static const uint8_t kinds[] = {
-        [GDB_WRITE] = VCPU_WATCH_WRITE, [GDB_READ] = VCPU_WATCH_READ, [GDB_ACCESS] = VCPU_WATCH_WRITE | VCPU_WATCH_READ};
+    static const uint8_t kinds[] = {[GDB_WRITE] = VCPU_WATCH_WRITE,
+                                    [GDB_READ] = VCPU_WATCH_READ,
+                                    [GDB_ACCESS] = VCPU_WATCH_WRITE | VCPU_WATCH_READ};
     autofree struct vcpu_debug *d = xcalloc(1, sizeof *d);
     for (unsigned i = 0; i < n; i++) {
         bool watch = points[i].kind >= GDB_WRITE;

@@ -190,7 +190,8 @@ int mem_new_with_device(uint64_t size, uint64_t low_max, uint64_t device, struct
     }
     m->window[m->n_windows++] = (struct mem_window){MEM_RAM, 0, m->low_size, m->ram};
     if (size > m->low_size)
-        m->window[m->n_windows++] = (struct mem_window){MEM_RAM, MEM_HIGH_BASE, size - m->low_size, m->ram + m->low_size};
+        m->window[m->n_windows++] =
+            (struct mem_window){MEM_RAM, MEM_HIGH_BASE, size - m->low_size, m->ram + m->low_size};
     publish(m);
     *ret = m;
     return 0;
@@ -374,6 +375,24 @@ void mem_take_dirty(struct mem *m, uint64_t *bitmap)
         if (atomic_load_explicit(&m->page_flags[i], memory_order_relaxed) & MEM_PAGE_DIRTY)
             if (atomic_fetch_and(&m->page_flags[i], (uint8_t)~MEM_PAGE_DIRTY) & MEM_PAGE_DIRTY)
                 bitmap[i / 64] |= 1ull << (i % 64);
+}
+
+bool mem_take_shown(struct mem *m, uint64_t *bitmap)
+{
+    uint64_t first = m->ram_size / PAGE_SIZE, pages = m->fd_size / PAGE_SIZE - first;
+    bool any = false;
+    if (m->shown_sync)
+        m->shown_sync(m->layout_opaque);
+    memset(bitmap, 0, ALIGN_UP(pages, 64) / 8);
+    for (uint64_t i = 0; i < pages; i++)
+        if (atomic_load_explicit(&m->page_flags[first + i], memory_order_relaxed) & MEM_PAGE_SHOWN) {
+            atomic_fetch_and(&m->page_flags[first + i], (uint8_t)~MEM_PAGE_SHOWN);
+            bitmap[i / 64] |= 1ull << (i % 64);
+            any = true;
+        }
+    if (any && m->shown_cleared)
+        m->shown_cleared(m->layout_opaque);
+    return any;
 }
 
 int mem_discard(struct mem *m, gpa_t gpa, uint64_t len)

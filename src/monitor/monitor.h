@@ -50,8 +50,8 @@ struct monitor_paging {
 
 /*
  * What the machine offers; called on the main loop's thread. Every member must be there, except balloon_* (NULL: the
- * guest has no balloon). Functions that can fail return 0 or -errno with a message; strings that are returned belong to
- * the caller.
+ * guest has no balloon) and those of screen and input. Functions that can fail return 0 or -errno with a message;
+ * strings that are returned belong to the caller.
  */
 struct monitor_vm_ops {
     enum monitor_status (*status)(void *opaque);
@@ -69,7 +69,12 @@ struct monitor_vm_ops {
     int (*paging)(void *opaque, unsigned cpu, struct monitor_paging *ret, struct err *err);
     int (*read_phys)(void *opaque, uint64_t gpa, void *buf, size_t len); /* 0 or -EFAULT */
     char *(*pci)(void *opaque);                                          /* text */
-    char *(*engine_info)(void *opaque);                                  /* text; NULL: its name is all there is */
+    /* Screen and input; NULL: there is none. */
+    int (*screendump)(void *opaque, const char *path, bool ppm, struct err *err);
+    int (*key)(void *opaque, const char *name, int number, bool down, struct err *err); /* name NULL: QEMU's number */
+    void (*move)(void *opaque, int dx, int dy, int wheel, unsigned buttons);
+    void (*place)(void *opaque, unsigned x, unsigned y, int wheel, unsigned buttons);
+    char *(*engine_info)(void *opaque); /* text; NULL: its name is all there is */
 };
 
 struct monitor_vm {

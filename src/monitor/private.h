@@ -22,6 +22,7 @@ struct monitor {
     struct loop_fd *listen_watch;
     struct client *clients;
     unsigned n_clients;
+    unsigned buttons, x, y; /* of the pointer, as input-send-event left them */
 };
 
 /* client.c: one connection. */
@@ -38,6 +39,10 @@ struct qmp_session {
     bool quit; /* end the process after the reply */
 };
 json_t *qmp_execute(struct qmp_session *s, const json_t *message, const char *parse_error);
+/* qmp_input.c: commands. */
+json_t *qmp_screendump(struct qmp_session *s, const json_t *args, struct err *err);
+json_t *qmp_send_key(struct qmp_session *s, const json_t *args, struct err *err);
+json_t *qmp_input_send_event(struct qmp_session *s, const json_t *args, struct err *err);
 const char *monitor_status_name(enum monitor_status s);
 
 /* hmp.c: executes a line for people; the text belongs to the caller. *ret_quit: end the process. */

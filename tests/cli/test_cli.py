@@ -39,7 +39,7 @@ class Messages(unittest.TestCase):
         run = "run", "--kernel", "kernel"
         self.fails(2, r"^lodge: there is no verb 'fly' \(see lodge --help\)$", "fly")
         self.fails(2, r"^lodge: unknown option '--fly'", "--fly")
-        self.fails(2, r"^lodge run: --kernel or --xml is missing", "run")
+        self.fails(2, r"^lodge run: nothing to start: --kernel, --disk or --xml is missing", "run")
         self.fails(2, r"^lodge run: unknown option '--kernle'", "run", "--kernle=x")
         self.fails(2, r"^lodge run: 'kernel' is not an option", "run", "kernel")
         self.fails(2, r"^lodge run: --kernel needs a value, FILE", "run", "--kernel")

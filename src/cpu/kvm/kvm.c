@@ -30,12 +30,22 @@ static void catch_kicks(void)
     sigaction(KVM_KICK_SIGNAL, &sa, NULL);
 }
 
+/* Device memory: whose writes are always logged. */
+static bool shown(const struct kvm_engine *k, const struct mem_range *r)
+{
+    const struct mem *m = k->engine.cfg.mem;
+    uint64_t off = (uint64_t)(r->host - m->ram);
+    return !r->rom && off >= m->ram_size && off < m->fd_size;
+}
+
+static void shown_sync(void *opaque);
+
 static int set_slot(struct kvm_engine *k, unsigned i, const struct mem_range *r)
 {
     struct kvm_userspace_memory_region slot = {
         .slot = i,
         .flags = (r->rom && k->has_readonly_mem ? KVM_MEM_READONLY : 0) |
-                 (!r->rom && k->dirty_logging ? KVM_MEM_LOG_DIRTY_PAGES : 0),
+                 (!r->rom && (k->dirty_logging || shown(k, r)) ? KVM_MEM_LOG_DIRTY_PAGES : 0),
         .guest_phys_addr = r->base,
         .memory_size = r->size,
         .userspace_addr = (uintptr_t)r->host,
@@ -129,6 +139,7 @@ static void kvm_destroy(struct engine *e)
         return;
     if (e->cfg.mem->layout_opaque == k) {
         e->cfg.mem->layout_changed = NULL;
+        e->cfg.mem->shown_sync = NULL;
         e->cfg.mem->layout_opaque = NULL;
     }
     for (unsigned i = 0; k->cpu && i < e->cfg.cpus; i++)
@@ -181,6 +192,7 @@ static int init(struct kvm_engine *k, struct err *err)
     k->engine.cfg.mem->layout_opaque = k;
     k->engine.cfg.mem->layout_changed = layout_changed;
     kvm_syscall_init(k);
+    k->engine.cfg.mem->shown_sync = shown_sync;
     int khz = ioctl(k->vm, KVM_GET_TSC_KHZ, 0);
     k->engine.tsc_khz = khz > 0 ? (uint32_t)khz : 0;
     catch_kicks();
@@ -238,33 +250,51 @@ static int log_dirty(struct kvm_engine *k, bool on)
     return code;
 }
 
+/* Takes KVM's log of slot `i` into the page flags. */
+static int read_log(struct kvm_engine *k, unsigned i)
+{
+    struct mem *m = k->engine.cfg.mem;
+    const struct mem_range *r = &k->slot[i];
+    uint64_t pages = r->size / PAGE_SIZE, words = (pages + 63) / 64;
+    autofree uint64_t *bits = calloc(words, 8);
+    if (!bits)
+        return -ENOMEM;
+    struct kvm_dirty_log log = {.slot = i, .dirty_bitmap = bits};
+    if (ioctl(k->vm, KVM_GET_DIRTY_LOG, &log) < 0)
+        return -errno;
+    for (uint64_t w = 0; w < words; w++)
+        for (uint64_t b = bits[w]; b; b &= b - 1)
+            mem_page_dirty(m, r->host + (w * 64 + (unsigned)__builtin_ctzll(b)) * PAGE_SIZE);
+    return 0;
+}
+
 /* The first call after tracking was switched on starts KVM's log; the first one after it was switched off ends it. */
 static int kvm_dirty_sync(struct engine *e, struct err *err)
 {
     struct kvm_engine *k = kvm_engine_of(e);
-    struct mem *m = e->cfg.mem;
-    bool want = atomic_load(&m->dirty_tracking);
+    bool want = atomic_load(&e->cfg.mem->dirty_tracking);
+    int r = 0;
 
     if (want != k->dirty_logging) {
-        int r = log_dirty(k, want);
+        r = log_dirty(k, want);
         return r < 0 ? err_errno(err, r, "KVM's dirty log") : 0;
     }
-    for (unsigned i = 0; want && i < MEM_RANGES_MAX; i++) {
-        const struct mem_range *r = &k->slot[i];
-        if (r->rom || !r->size)
-            continue;
-        uint64_t pages = r->size / PAGE_SIZE, words = (pages + 63) / 64;
-        autofree uint64_t *bits = calloc(words, 8);
-        if (!bits)
-            return err_errno(err, -ENOMEM, "KVM's dirty log");
-        struct kvm_dirty_log log = {.slot = i, .dirty_bitmap = bits};
-        if (ioctl(k->vm, KVM_GET_DIRTY_LOG, &log) < 0)
-            return err_errno(err, -errno, "KVM_GET_DIRTY_LOG");
-        for (uint64_t w = 0; w < words; w++)
-            for (uint64_t b = bits[w]; b; b &= b - 1)
-                mem_page_dirty(m, r->host + (w * 64 + (unsigned)__builtin_ctzll(b)) * PAGE_SIZE);
-    }
-    return 0;
+    pthread_mutex_lock(&k->slot_lock);
+    for (unsigned i = 0; want && i < MEM_RANGES_MAX && !r; i++)
+        if (k->slot[i].size && !k->slot[i].rom)
+            r = read_log(k, i);
+    pthread_mutex_unlock(&k->slot_lock);
+    return r < 0 ? err_errno(err, r, "KVM_GET_DIRTY_LOG") : 0;
+}
+
+static void shown_sync(void *opaque)
+{
+    struct kvm_engine *k = opaque;
+    pthread_mutex_lock(&k->slot_lock);
+    for (unsigned i = 0; i < MEM_RANGES_MAX; i++)
+        if (k->slot[i].size && shown(k, &k->slot[i]))
+            read_log(k, i);
+    pthread_mutex_unlock(&k->slot_lock);
 }
 
 static void kvm_arm_timer(struct vcpu *v, uint64_t ns)

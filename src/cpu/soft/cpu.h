@@ -44,6 +44,7 @@ enum {
     PEND_SIPI = 16,
     PEND_TIMER = 32,     /* the armed time has come */
     PEND_TLB = 64,       /* entries of `wprotect` ring are to be dropped (a page became code) */
+    PEND_VIEW = 256,     /* drop the TLB, code stays: pages of device memory are watched again */
     PEND_TLB_ALL = 128,  /* drop the whole TLB */
     PEND_SMI = 256,
     PEND_DEBUG = 512,    /* a debugger's watchpoint was met */

@@ -105,6 +105,7 @@ static void soft_destroy(struct engine *engine)
     }
     if (engine->cfg.mem->layout_opaque == e) {
         engine->cfg.mem->layout_changed = NULL;
+        engine->cfg.mem->shown_cleared = NULL;
         engine->cfg.mem->layout_opaque = NULL;
     }
     for (unsigned k = 0; e->cpu && k < engine->cfg.cpus; k++)
@@ -127,6 +128,15 @@ static void layout_changed(void *opaque)
     for (unsigned k = 0; k < e->engine.cfg.cpus; k++)
         if (e->cpu[k])
             atomic_fetch_or(&e->cpu[k]->pending, PEND_TLB_ALL);
+}
+
+/* Pages of device memory want to be told of writes again. A halted vCPU looks before it runs. */
+static void shown_cleared(void *opaque)
+{
+    struct soft_engine *e = opaque;
+    for (unsigned k = 0; k < e->engine.cfg.cpus; k++)
+        if (e->cpu[k])
+            atomic_fetch_or(&e->cpu[k]->pending, PEND_VIEW);
 }
 
 static int soft_create(const struct engine_config *cfg, struct engine **ret, struct err *err)
@@ -160,6 +170,7 @@ static int soft_create(const struct engine_config *cfg, struct engine **ret, str
     if (!cfg->mem->layout_changed) { /* where this engine only helps another one, that one listens */
         cfg->mem->layout_opaque = e;
         cfg->mem->layout_changed = layout_changed;
+        cfg->mem->shown_cleared = shown_cleared;
     }
     *ret = &e->engine;
     return 0;

@@ -22,6 +22,7 @@ struct target {
     uint8_t *host; /* NULL: MMIO */
     gpa_t gpa;
     bool rom, code, watched;
+    bool quiet; /* RAM, or a page whose writes need not be noticed now */
 };
 
 static inline bool canonical(uint64_t lin)
@@ -227,7 +228,7 @@ static void tlb_fill(struct soft_cpu *c, uint64_t lin, unsigned view, const stru
     uint64_t tag = tlb_tag(lin, s->gen);
     bool user = view == TLB_VIEW_USER, smap = smap_forbids(c, view);
     bool w_ok =
-        w->dirty && !t->rom && !t->code && !atomic_load_explicit(&mem_of(c)->dirty_tracking, memory_order_relaxed);
+        w->dirty && !t->rom && !t->code && t->quiet && !atomic_load_explicit(&mem_of(c)->dirty_tracking, memory_order_relaxed);
     e->r = walk_allows(c, w, MMU_READ, user, smap) ? tag : 0;
     e->w = w_ok && walk_allows(c, w, MMU_WRITE, user, smap) ? tag : 0;
     e->x = walk_allows(c, w, MMU_EXEC, user, smap) ? tag : 0;
@@ -253,6 +254,7 @@ static int translate_slow(struct soft_cpu *c, uint64_t lin, enum mmu_access acce
     if (!r->rom) {
         struct mem *mem = mem_of(c);
         t->code = atomic_load(&mem->page_flags[mem_page_index(mem, t->host)]) & MEM_PAGE_CODE;
+        t->quiet = mem_page_quiet(mem, t->host);
     }
     if (!t->watched)
         tlb_fill(c, lin, view, &w, t);

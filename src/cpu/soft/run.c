@@ -79,6 +79,8 @@ static bool handle_pending(struct soft_cpu *c)
         atomic_fetch_or(&c->pending, p & (PEND_TLB | PEND_TLB_ALL));
         code_requests_slow(c);
     }
+    if (p & PEND_VIEW)
+        mmu_flush(c, true);
     if (p & PEND_TIMER)
         timer_due(c);
     if (p & PEND_INIT) {
