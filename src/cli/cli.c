@@ -135,6 +135,8 @@ int cli_main(int argc, char **argv)
     name = name ? name + 1 : argc ? argv[0] : "";
     if (!strcmp(name, "qemu-img"))
         return img_main("qemu-img", argc, argv);
+    if (!strcmp(name, "qemu-nbd"))
+        return img_verb_main("qemu-nbd", "serve", argc, argv);
     if (argc < 2) {
         help_program(stderr);
         return CLI_USAGE;

@@ -149,6 +149,31 @@ static const struct img_option snapshot_options[] = {
     OPT_FORMAT, OPT_QUIET, OPT_SHARE, OPT_IMAGE_OPTS, OPT_OBJECT, OPT_END,
 };
 
+static const struct img_option serve_options[] = {
+    {IMG_SOCKET, 'k', "socket", "PATH", "listen on a UNIX socket"},
+    {IMG_PORT, 'p', "port", "PORT", "listen on a TCP port (10809)"},
+    {IMG_BIND, 'b', "bind", "ADDRESS", "at this address (127.0.0.1)"},
+    {IMG_SHARED, 'e', "shared", "N", "clients at a time; 0, the default: as many as come"},
+    {IMG_PERSISTENT, 't', "persistent", NULL, "go on when the last client has left"},
+    {IMG_EXPORT, 'x', "export-name", "NAME", "the export's name ('')"},
+    {IMG_DESCRIPTION, 'D', "description", "TEXT", "what clients are told of it"},
+    {IMG_READ_ONLY, 'r', "read-only", NULL, "let nobody write"},
+    {IMG_TEMPORARY, 's', "snapshot", NULL, "keep writes in a temporary file that vanishes"},
+    {IMG_SNAPSHOT, 'l', "load-snapshot", "SNAPSHOT", "an internal snapshot, read-only"},
+    {IMG_OFFSET, 'o', "offset", "OFFSET", "leave out so many bytes at the image's start"},
+    {IMG_BITMAP, 'B', "bitmap", "NAME", "offer a dirty bitmap as qemu:dirty-bitmap:NAME"},
+    {IMG_DEPTH_CONTEXT, 'A', "allocation-depth", NULL, "offer qemu:allocation-depth"},
+    OPT_FORMAT,
+    {IMG_NO_CACHE, 'n', "nocache", NULL, "the same as --cache=none"},
+    {IMG_CACHE, 0, "cache", "CACHE", "none, writeback, writethrough, directsync or unsafe"},
+    {IMG_DISCARD, 0, "discard", "MODE", "ignore, or unmap: discards free space in the file"},
+    {IMG_AIO, 0, "aio", "MODE", "accepted for qemu-nbd's sake"},
+    {IMG_FORK, 0, "fork", NULL, "go to the background once clients can connect"},
+    {IMG_PID_FILE, 0, "pid-file", "FILE", "write the process's number there"},
+    {IMG_VERBOSE, 'v', "verbose", NULL, "accepted for qemu-nbd's sake"},
+    OPT_IMAGE_OPTS, OPT_OBJECT, OPT_END,
+};
+
 static int run_help(struct img *img, int argc, char **argv);
 
 /* In the order of --help. */
@@ -167,6 +192,7 @@ const struct img_verb img_verbs[] = {
     {"measure", "tell how large an image would become", "[FILE]", measure_options, img_measure},
     {"rebase", "change the backing file", "FILE", rebase_options, img_rebase},
     {"resize", "change the virtual size", "FILE [+|-]SIZE", resize_options, img_resize},
+    {"serve", "serve an image by NBD", "FILE", serve_options, img_serve},
     {"snapshot", "internal snapshots", "FILE", snapshot_options, img_snapshot},
     {"help", "explain a verb", "[VERB]", NULL, run_help},
     {NULL},
@@ -269,6 +295,16 @@ static int finish(struct img *img, int status)
         return status ? status : IMG_ERROR;
     }
     return status;
+}
+
+int img_verb_main(const char *program, const char *name, int argc, char **argv)
+{
+    struct img img = {.program = program, .verb = verb_find(name)};
+    if (argc == 2 && (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V"))) {
+        printf("%s version %s\n", program, LODGE_VERSION);
+        return finish(&img, IMG_OK);
+    }
+    return finish(&img, img.verb->run(&img, argc, argv));
 }
 
 int img_main(const char *program, int argc, char **argv)

@@ -10,7 +10,7 @@
 #include <stdio.h>
 
 #include "base/err.h"
-#include "block/image.h"
+#include "block/driver.h"
 
 enum {
     IMG_OK = 0,
@@ -156,6 +156,8 @@ extern const struct img_verb img_verbs[];
 
 /* The program `lodge img` (argv[0] is "img") or `qemu-img`; an exit status. */
 int img_main(const char *program, int argc, char **argv);
+/* `qemu-nbd` and `qemu-io` are verbs with a name of their own. */
+int img_verb_main(const char *program, const char *name, int argc, char **argv);
 /* Parses options into *img, permuting words to the end. 0: go on; 1: help was printed, be done; -1: an error was
  * printed. */
 int img_parse(struct img *img, int argc, char **argv);
@@ -198,6 +200,8 @@ struct blk_node *img_open(const struct img *img, const char *name, const char *f
 struct blk_node *img_open_only(const struct img *img, unsigned flags);
 /* The only argument; NULL after an error. */
 const char *img_only_arg(const struct img *img);
+/* "snapshot.id=1,snapshot.name=x", or an id or name: `node` shows that snapshot from now on. 0 or IMG_ERROR. */
+int img_load_snapshot(const struct img *img, struct blk_node *node, const char *text);
 /* --output: 0 human, 1 json, -1 after an error. */
 int img_output(const struct img *img);
 /* Prints JSON as qemu-img does; takes over `j`. */

@@ -68,8 +68,8 @@ int img_measure(struct img *img, int argc, char **argv)
     if (img->n_args) {
         if (!(node = img_open_only(img, 0)))
             return IMG_ERROR;
-        if (img_has(img, IMG_SNAPSHOT) && blk_snapshot_load_tmp(node, img->value[IMG_SNAPSHOT], &err) < 0)
-            return img_error(img, "Failed to load snapshot: %s", err.msg);
+        if (img_has(img, IMG_SNAPSHOT) && img_load_snapshot(img, node, img->value[IMG_SNAPSHOT]))
+            return IMG_ERROR;
     } else {
         autofree char *text = xasprintf("%" PRId64, size);
         blk_opts_set(opts, "size", text);

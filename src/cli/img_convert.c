@@ -89,27 +89,6 @@ static int check_options(struct conversion *v)
     return 0;
 }
 
-/* "snapshot.id=1,snapshot.name=x" or an id or a name. */
-static int load_snapshot(struct img *img, struct blk_node *node, const char *text)
-{
-    struct err err = {0};
-    auto_opts struct blk_opts *opts = NULL;
-    const char *which = text;
-    if (!strncmp(text, "snapshot.", 9)) {
-        opts = blk_opts_new();
-        if (blk_opts_parse(opts, text, &err) < 0)
-            return img_error(img, "Failed in parsing snapshot param '%s'", text);
-        which = blk_opts_get(opts, "snapshot.id");
-        if (!which)
-            which = blk_opts_get(opts, "snapshot.name");
-        if (!which)
-            return img_error(img, "Failed in parsing snapshot param '%s'", text);
-    }
-    if (blk_snapshot_load_tmp(node, which, &err) < 0)
-        return img_error(img, "Failed to load snapshot: %s", err.msg);
-    return 0;
-}
-
 static int open_sources(struct conversion *v)
 {
     struct img *img = v->img;
@@ -126,7 +105,7 @@ static int open_sources(struct conversion *v)
         v->c.n_sources++;
     }
     v->c.sources = v->sources;
-    return img_has(img, IMG_SNAPSHOT) ? load_snapshot(img, v->sources[0], img->value[IMG_SNAPSHOT]) : 0;
+    return img_has(img, IMG_SNAPSHOT) ? img_load_snapshot(img, v->sources[0], img->value[IMG_SNAPSHOT]) : 0;
 }
 
 /* Creates the target, as large as all sources. */

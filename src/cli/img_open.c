@@ -66,6 +66,26 @@ struct blk_node *img_open(const struct img *img, const char *name, const char *f
     return node;
 }
 
+int img_load_snapshot(const struct img *img, struct blk_node *node, const char *text)
+{
+    struct err err = {0};
+    auto_opts struct blk_opts *opts = NULL;
+    const char *which = text;
+    if (!strncmp(text, "snapshot.", 9)) {
+        opts = blk_opts_new();
+        if (blk_opts_parse(opts, text, &err) < 0)
+            return img_error(img, "Failed in parsing snapshot param '%s'", text);
+        which = blk_opts_get(opts, "snapshot.id");
+        if (!which)
+            which = blk_opts_get(opts, "snapshot.name");
+        if (!which)
+            return img_error(img, "Failed in parsing snapshot param '%s'", text);
+    }
+    if (blk_snapshot_load_tmp(node, which, &err) < 0)
+        return img_error(img, "Failed to load snapshot: %s", err.msg);
+    return 0;
+}
+
 const char *img_only_arg(const struct img *img)
 {
     if (img->n_args != 1) {
