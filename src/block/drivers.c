@@ -5,6 +5,7 @@ const struct blk_driver *const blk_drivers[] = {
     /* protocols */
     &blk_file,
     /* formats */
+    &blk_qcow2,
     &blk_raw,
     &blk_parallels,
     &blk_qed,

@@ -104,7 +104,8 @@ int blk_create(const char *format, const char *filename, const struct blk_opts *
     if (code < 0)
         return code;
     struct blk_node *file = NULL;
-    code = blk_node_open(filename, proto->name, NULL, BLK_O_RDWR | BLK_O_RESIZE, &file, err);
+    /* Nothing of value is in it yet: what the first user flushes makes all of it durable. */
+    code = blk_node_open(filename, proto->name, NULL, BLK_O_RDWR | BLK_O_RESIZE | BLK_O_NO_FLUSH, &file, err);
     if (code == 0)
         code = drv->create(file, o, err);
     blk_node_unref(file);
