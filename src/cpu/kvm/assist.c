@@ -431,7 +431,8 @@ int kvm_assist_step(struct kvm_vcpu *v, struct err *err)
         exc_deliver(a->cpu);
     } else {
         soft_step(a->cpu);
-        if (parts & KVM_PART_VEC)
+        bool debugged = v->debug.step || v->debug.n_breaks || v->debug.n_watches;
+        if ((parts & KVM_PART_VEC) && !debugged)
             go_on(a);
     }
     atomic_fetch_add_explicit(&v->assisted, 1, memory_order_relaxed);
