@@ -37,18 +37,31 @@ static struct mem *mem_of(struct soft_cpu *c)
 
 /* ---- slots and views ---- */
 
+static void view_clear(struct tlb_view *t)
+{
+    if (t->n_log > TLB_LOG)
+        memset(t->e, 0, sizeof t->e);
+    else
+        for (unsigned k = 0; k < t->n_log; k++)
+            t->e[t->log[k]] = (struct tlb_entry){0};
+    t->n_log = 0;
+    t->e[0] = (struct tlb_entry){tlb_none(0), tlb_none(0), tlb_none(0), 0};
+}
+
 static void slot_renew(struct soft_mmu *m, struct tlb_slot *s)
 {
-    if (m->next_gen == TLB_KEY_NEVER) {
+    if (m->next_gen == TLB_GEN_NEVER) {
         m->epoch_base++;
-        /* Generations are used up: forget everything and count from 1 (0 marks empty tags). */
-        memset(m->tlb, 0, sizeof m->tlb);
+        /* Generations are used up: count from 1 again. */
         m->next_gen = 1;
         for (unsigned i = 0; i < TLB_SLOTS; i++)
             if (&m->slots[i] != s && m->slots[i].valid)
                 slot_renew(m, &m->slots[i]);
     }
     s->gen = m->next_gen++;
+    for (unsigned v = 0; v < TLB_VIEWS; v++)
+        if (s->filled & BIT(v))
+            view_clear(&m->tlb[s - m->slots][v]);
     s->filled = 0;
     memset(s->large2m, 0, sizeof s->large2m);
     s->large1g = 0;
@@ -71,8 +84,7 @@ static void select_view(struct soft_cpu *c)
         m->view = TLB_VIEW_USER;
     else
         m->view = (c->cr4 & CR4_SMAP) && (c->rflags_rest & FLAG_AC) ? TLB_VIEW_SUPER_AC : TLB_VIEW_SUPER;
-    m->cur = m->tlb[m->slot][m->view].e;
-    m->key = aligned_only(c) ? TLB_KEY_NEVER : m->slots[m->slot].gen;
+    m->cur = aligned_only(c) ? m->never : m->tlb[m->slot][m->view].e;
     c->code_epoch = m->epoch_base << TLB_GEN_BITS | m->slots[m->slot].gen;
 }
 
@@ -176,7 +188,7 @@ void mmu_flush_page(struct soft_cpu *c, uint64_t lin)
         for (unsigned v = 0; v < TLB_VIEWS; v++)
             if (s->filled & BIT(v)) {
                 struct tlb_entry *e = &m->tlb[i][v].e[tlb_index(lin)];
-                e->r = e->w = e->x = 0;
+                e->r = e->w = e->x = tlb_none(tlb_index(lin));
             }
     }
     select_view(c);
@@ -198,8 +210,9 @@ bool mmu_protect_code(struct soft_cpu *c, gpa_t page)
                     hits |= (unsigned)(t->gpa[j + k] == page) << k;
                 for (; hits; hits &= hits - 1) {
                     struct tlb_entry *e = &t->e[j + __builtin_ctz(hits)];
-                    had |= (e->w & TLB_KEY_NEVER) == m->slots[i].gen;
-                    e->w = 0;
+                    uint64_t none = tlb_none(e - t->e);
+                    had |= e->w != none;
+                    e->w = none;
                 }
             }
         }
@@ -225,16 +238,20 @@ static void tlb_fill(struct soft_cpu *c, uint64_t lin, unsigned view, const stru
     struct tlb_view *tv = &m->tlb[m->slot][view];
     unsigned i = tlb_index(lin);
     struct tlb_entry *e = &tv->e[i];
-    uint64_t tag = tlb_tag(lin, s->gen);
+    uint64_t tag = -(lin & ~(PAGE_SIZE - 1)), none = tlb_none(i);
     bool user = view == TLB_VIEW_USER, smap = smap_forbids(c, view);
     bool w_ok =
         w->dirty && !t->rom && !t->code && t->quiet && !atomic_load_explicit(&mem_of(c)->dirty_tracking, memory_order_relaxed);
-    e->r = walk_allows(c, w, MMU_READ, user, smap) ? tag : 0;
-    e->w = w_ok && walk_allows(c, w, MMU_WRITE, user, smap) ? tag : 0;
-    e->x = walk_allows(c, w, MMU_EXEC, user, smap) ? tag : 0;
-    e->addend = (uintptr_t)t->host - lin;
+    e->r = walk_allows(c, w, MMU_READ, user, smap) ? tag : none;
+    e->w = w_ok && walk_allows(c, w, MMU_WRITE, user, smap) ? tag : none;
+    e->x = walk_allows(c, w, MMU_EXEC, user, smap) ? tag : none;
+    e->host = (uintptr_t)t->host & ~(PAGE_SIZE - 1);
     tv->gpa[i] = t->gpa & ~(PAGE_SIZE - 1);
     s->filled |= BIT(view);
+    if (tv->n_log < TLB_LOG)
+        tv->log[tv->n_log] = i;
+    if (tv->n_log <= TLB_LOG)
+        tv->n_log++;
     if (w->page_shift > PAGE_SHIFT)
         large_note(s, lin, w->page_shift);
 }
@@ -269,8 +286,8 @@ static inline int translate(struct soft_cpu *c, uint64_t lin, enum mmu_access ac
     unsigned i = tlb_index(lin);
     const struct tlb_entry *e = &tv->e[i];
     uint64_t tag = access == MMU_READ ? e->r : access == MMU_WRITE ? e->w : e->x;
-    if (tag == tlb_tag(lin, m->slots[m->slot].gen)) {
-        *t = (struct target){(uint8_t *)(uintptr_t)(lin + e->addend), tv->gpa[i] | (lin & (PAGE_SIZE - 1)), false,
+    if (tlb_hit(tag, lin, 1)) {
+        *t = (struct target){(uint8_t *)(uintptr_t)(lin + tag + e->host), tv->gpa[i] | (lin & (PAGE_SIZE - 1)), false,
                              false, false};
         return 0;
     }
@@ -550,6 +567,10 @@ int mmu_init(struct soft_cpu *c)
             phys_bits = t->entry[i].eax & 0xff;
     m->phys_mask = BIT64(MIN(MAX(phys_bits, 32), 52)) - 1;
     m->next_gen = 1;
+    m->never[0] = (struct tlb_entry){tlb_none(0), tlb_none(0), tlb_none(0), 0};
+    for (unsigned i = 0; i < TLB_SLOTS; i++)
+        for (unsigned v = 0; v < TLB_VIEWS; v++)
+            view_clear(&m->tlb[i][v]);
     c->mmu = m;
     mmu_flush(c, true);
     return 0;

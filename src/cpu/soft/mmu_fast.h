@@ -3,14 +3,16 @@
  * registers, with no pointer that generated code would have to embed.
  *
  * A TLB slot belongs to one PCID (or to the only address space when CR4.PCIDE is 0) and holds three views, because what
- * may be accessed depends on privilege: user, supervisor, and supervisor with EFLAGS.AC set while SMAP is on. A tag is
- * the page number in bits 28..63 (linear bits 12..47) and the slot's generation below, so a flush only takes a new
- * generation. A tag is set only where the access needs no further look: permission is there, A (and D for writes) are
+ * may be accessed depends on privilege: user, supervisor, and supervisor with EFLAGS.AC set while SMAP is on. An entry
+ * holds the negated linear address of its page, once per kind of access: adding it to an address gives the offset in
+ * the page when it is that page, and something large otherwise; so one comparison also sends what crosses the page's end
+ * to the slow path. It is set only where the access needs no further look: permission is there, A (and D for writes) are
  * set, the page is RAM (ROM when not writing), carries no data breakpoint, and for writes is neither a code page nor
- * dirty-tracked.
+ * dirty-tracked. Anything allowed to write may read.
  *
- * lin must be canonical (seg_linear checks). The tag is compared with the last byte's page, so an access that crosses
- * misses.
+ * A flush takes what was entered out again, by a log: it costs less than entering it did.
+ *
+ * lin must be canonical (seg_linear checks; the translator relies on non-canonical addresses never being entered).
  */
 #ifndef LODGE_CPU_SOFT_MMU_FAST_H
 #define LODGE_CPU_SOFT_MMU_FAST_H
@@ -18,26 +20,35 @@
 #include "cpu/soft/cpu.h"
 #include "cpu/soft/mmu.h"
 
-#define TLB_BITS 10
+#define TLB_BITS 12
 #define TLB_ENTRIES (1u << TLB_BITS)
 #define TLB_SLOTS 8
+#define TLB_LOG 512
 #define TLB_GEN_BITS 28
-#define TLB_KEY_NEVER ((1ull << TLB_GEN_BITS) - 1) /* matches no tag: every access takes the slow path */
+#define TLB_GEN_NEVER ((1ull << TLB_GEN_BITS) - 1)
 
 enum { TLB_VIEW_SUPER, TLB_VIEW_USER, TLB_VIEW_SUPER_AC, TLB_VIEWS };
 
 struct tlb_entry {
-    uint64_t r, w, x; /* tags by kind of access */
-    uint64_t addend;  /* host address = linear address + addend */
+    uint64_t r, w, x; /* minus the page's linear address by kind of access, or tlb_none() */
+    uint64_t host;    /* of the page's first byte */
 };
+
+/* What matches no address that looks into entry `i`: 0 is minus the address of page 0, which entry 0 is for. */
+static inline uint64_t tlb_none(unsigned i)
+{
+    return i ? 0 : PAGE_SIZE;
+}
 
 struct tlb_view {
     struct tlb_entry e[TLB_ENTRIES];
     gpa_t gpa[TLB_ENTRIES]; /* page of each entry; valid while one of its tags is */
+    unsigned n_log;         /* above TLB_LOG: more were filled than the log holds */
+    uint16_t log[TLB_LOG];  /* entries filled since the last flush */
 };
 
 struct tlb_slot {
-    uint64_t gen;
+    uint64_t gen;  /* names what it holds since the last flush */
     uint64_t used; /* for the choice of a victim */
     uint16_t pcid;
     bool valid;
@@ -48,13 +59,13 @@ struct tlb_slot {
 };
 
 struct soft_mmu {
-    struct tlb_entry *cur; /* entries of the current view */
-    uint64_t key;          /* the slot's generation, or TLB_KEY_NEVER while alignment is checked */
+    struct tlb_entry *cur; /* entries of the current view; `never` while alignment is checked */
     unsigned slot, view;
     uint64_t next_gen, clock;
     uint64_t epoch_base; /* upper part of soft_cpu.code_epoch */
     uint64_t phys_mask; /* bits of a physical address that exist */
     struct tlb_slot slots[TLB_SLOTS];
+    struct tlb_entry never[TLB_ENTRIES]; /* matches nothing */
     struct tlb_view tlb[TLB_SLOTS][TLB_VIEWS];
 };
 
@@ -67,9 +78,10 @@ static inline unsigned tlb_index(uint64_t lin)
 {
     return (lin >> PAGE_SHIFT) & (TLB_ENTRIES - 1);
 }
-static inline uint64_t tlb_tag(uint64_t lin, uint64_t gen)
+/* Offset in its page when entry field `neg` is for the page of `lin`; then what is at most PAGE_SIZE - size may go on. */
+static inline bool tlb_hit(uint64_t neg, uint64_t lin, unsigned size)
 {
-    return (lin >> PAGE_SHIFT) << TLB_GEN_BITS | gen;
+    return lin + neg <= PAGE_SIZE - size;
 }
 
 #define MMU_FAST(bits)                                                                                                 \
@@ -77,8 +89,8 @@ static inline uint64_t tlb_tag(uint64_t lin, uint64_t gen)
     {                                                                                                                  \
         const struct soft_mmu *m = c->mmu;                                                                             \
         const struct tlb_entry *e = &m->cur[tlb_index(lin)];                                                           \
-        if (__builtin_expect(e->r == tlb_tag(lin + bits / 8 - 1, m->key), 1)) {                                        \
-            *v = *(const mmu_u##bits *)(uintptr_t)(lin + e->addend);                                                   \
+        if (__builtin_expect(tlb_hit(e->r, lin, bits / 8), 1)) {                                                       \
+            *v = *(const mmu_u##bits *)(uintptr_t)(lin + e->r + e->host);                                                 \
             return 0;                                                                                                  \
         }                                                                                                              \
         return mmu_read(c, lin, v, bits / 8);                                                                          \
@@ -87,8 +99,8 @@ static inline uint64_t tlb_tag(uint64_t lin, uint64_t gen)
     {                                                                                                                  \
         const struct soft_mmu *m = c->mmu;                                                                             \
         const struct tlb_entry *e = &m->cur[tlb_index(lin)];                                                           \
-        if (__builtin_expect(e->w == tlb_tag(lin + bits / 8 - 1, m->key), 1)) {                                        \
-            *(mmu_u##bits *)(uintptr_t)(lin + e->addend) = v;                                                          \
+        if (__builtin_expect(tlb_hit(e->w, lin, bits / 8), 1)) {                                                       \
+            *(mmu_u##bits *)(uintptr_t)(lin + e->w + e->host) = v;                                                        \
             return 0;                                                                                                  \
         }                                                                                                              \
         return mmu_write(c, lin, &v, bits / 8);                                                                        \
@@ -104,8 +116,8 @@ MUST_CHECK static inline int mmu_rmw_fast(struct soft_cpu *c, uint64_t lin, unsi
 {
     const struct soft_mmu *m = c->mmu;
     const struct tlb_entry *e = &m->cur[tlb_index(lin)];
-    if (__builtin_expect(e->w == tlb_tag(lin + size - 1, m->key), 1)) {
-        *ret = (void *)(uintptr_t)(lin + e->addend);
+    if (__builtin_expect(tlb_hit(e->w, lin, size), 1)) {
+        *ret = (void *)(uintptr_t)(lin + e->w + e->host);
         return 0;
     }
     return mmu_rmw(c, lin, size, ret);

@@ -150,8 +150,8 @@ insn_fn *vec_quick_handler(const struct vec_op *op, bool mem);
 static inline const void *vec_peek(struct soft_cpu *c, uint64_t lin, unsigned size)
 {
     const struct tlb_entry *e = &c->mmu->cur[tlb_index(lin)];
-    if (__builtin_expect(e->r == tlb_tag(lin + size - 1, c->mmu->key), 1))
-        return (const void *)(uintptr_t)(lin + e->addend);
+    if (__builtin_expect(tlb_hit(e->r, lin, size), 1))
+        return (const void *)(uintptr_t)(lin + e->r + e->host);
     return NULL;
 }
 

@@ -25,8 +25,8 @@ MUST_CHECK static inline int load(struct soft_cpu *c, uint64_t lin, void *buf, u
 MUST_CHECK static inline int store(struct soft_cpu *c, uint64_t lin, const void *buf, unsigned size)
 {
     const struct tlb_entry *e = &c->mmu->cur[tlb_index(lin)];
-    if (__builtin_expect(e->w == tlb_tag(lin + size - 1, c->mmu->key), 1)) {
-        memcpy((void *)(uintptr_t)(lin + e->addend), buf, size);
+    if (__builtin_expect(tlb_hit(e->w, lin, size), 1)) {
+        memcpy((void *)(uintptr_t)(lin + e->w + e->host), buf, size);
         return 0;
     }
     return mmu_write(c, lin, buf, size);
