@@ -94,6 +94,9 @@ struct engine_config {
     const struct clock *clock; /* the guest's time */
     struct cpu_model_options cpu;
     unsigned cpus;
+    bool no_jit;      /* software engine: interpret everything */
+    bool jit_exact;   /* … keep status flags that only a fault would show (jit.h) */
+    uint16_t jit_hot; /* … translate what ran so often; 0: as it sees fit */
 };
 
 struct engine_probe {

@@ -15,7 +15,7 @@ struct block {
     unsigned start[ITEMS_MAX + 1], n; /* where each item begins */
 };
 
-static bool wanted(const struct testcase *t)
+bool case_in_block(const struct testcase *t)
 {
     if (t->branch || t->undefined || form_must_fault(&t->z) || t->z.meta.category == ZYDIS_CATEGORY_XSAVE ||
         t->z.meta.category == ZYDIS_CATEGORY_XSAVEOPT || t->z.meta.category == ZYDIS_CATEGORY_AVX2GATHER)
@@ -101,7 +101,7 @@ static bool append(struct block *b, const struct form *f, struct rng *r)
     uint8_t *out = b->t.code + b->t.len;
     unsigned n = 0, jump = 0;
     bool m64 = f->mode == 64;
-    if (!case_make(f, r, &t) || !wanted(&t))
+    if (!case_make(f, r, &t) || !case_in_block(&t))
         return false;
     if (rng_chance(r, 12)) {
         out[0] = 0x70 | rng_below(r, 16); /* Jcc over the item */
@@ -139,12 +139,12 @@ static bool block_make(struct block *b, const struct form *forms, unsigned nform
     return b->n > 0;
 }
 
-static bool run(struct testcase *t, bool print)
+static bool run(enum machine_kind kind, struct testcase *t, bool print)
 {
     static struct regs h, s;
     static uint8_t hw[WIN_RW_SIZE], sw[WIN_RW_SIZE];
     host_execute(t, &h, hw);
-    machine_execute(t, &s, sw);
+    machine_execute(kind, t, &s, sw);
     /* What is not compared after a fault depends on the instruction that faulted. */
     memset(&t->z, 0, sizeof t->z);
     if (h.vector >= 0 && h.rip - t->ip < t->len) {
@@ -159,14 +159,14 @@ static bool run(struct testcase *t, bool print)
 }
 
 /* Prints the block up to where it first goes wrong, and how. */
-static void explain(struct block *b, unsigned mode)
+static void explain(enum machine_kind kind, struct block *b, unsigned mode)
 {
     ZydisDecoder d;
     ZydisFormatter fmt;
     unsigned items = b->n;
     for (unsigned k = 1; k <= b->n; k++) {
         b->t.len = b->start[k];
-        if (!run(&b->t, false)) {
+        if (!run(kind, &b->t, false)) {
             items = k;
             break;
         }
@@ -185,7 +185,7 @@ static void explain(struct block *b, unsigned mode)
         printf("    %lx  %s\n", b->t.ip + at, text);
         at += z.length;
     }
-    run(&b->t, true);
+    run(kind, &b->t, true);
 }
 
 unsigned blocks_run(unsigned mode, uint64_t seed, unsigned count, long only)
@@ -198,11 +198,15 @@ unsigned blocks_run(unsigned mode, uint64_t seed, unsigned count, long only)
         if (!block_make(&b, forms, nforms, &r))
             continue;
         done++;
-        if (run(&b.t, false))
-            continue;
-        if (bad++ < 10 || only >= 0) {
-            printf("  block: --seed %lu --mode %u --block %u\n", seed, mode, k);
-            explain(&b, mode);
+        for (unsigned kind = 0; kind < MACHINES; kind++) {
+            struct block copy = b;
+            if (run(kind, &copy.t, false))
+                continue;
+            if (bad++ < 10 || only >= 0) {
+                printf("  block: --seed %lu --mode %u --block %u, %s\n", seed, mode, k, machine_name(kind));
+                explain(kind, &b, mode);
+            }
+            break;
         }
     }
     printf("%u-bit code: %u blocks, %u differ; seed %lu\n", mode, done, bad, seed);

@@ -224,6 +224,13 @@ static void run_form(const struct form *f, unsigned index, struct tally *sum, un
         sum->run++;
         sum->faults += h.vector >= 0;
         bool same = compare(&t, &h, &s, hw, sw, false);
+        if (same && case_in_block(&t)) {
+            enum machine_kind kind = draw % 2 ? MACHINE_TRANSLATOR_EXACT : MACHINE_TRANSLATOR;
+            machine_execute(kind, &t, &s, sw);
+            same = compare(&t, &h, &s, hw, sw, false);
+            if (!same)
+                printf("  %s:\n", machine_name(kind));
+        }
         if (opt.verbose > 1 || (opt.form >= 0 && opt.verbose) ||
             (!same && (*bad_of_form < (opt.verbose ? 3 : 1)) && sum->failed < 2000)) {
             describe(&t, index, draw);

@@ -109,9 +109,13 @@ int soft_setup(void);
 void soft_execute(const struct testcase *t, struct regs *after, uint8_t win[WIN_RW_SIZE]);
 
 /* The same on a whole vCPU, for blocks. machine.c */
+enum machine_kind { MACHINE_INTERPRETER, MACHINE_TRANSLATOR, MACHINE_TRANSLATOR_EXACT, MACHINES };
+const char *machine_name(enum machine_kind kind);
 int machine_setup(void);
-void machine_execute(const struct testcase *t, struct regs *after, uint8_t win[WIN_RW_SIZE]);
+void machine_execute(enum machine_kind kind, const struct testcase *t, struct regs *after, uint8_t win[WIN_RW_SIZE]);
 
+/* A case that may stand in a block: not a branch, and nothing whose outcome is vague. blocks.c */
+bool case_in_block(const struct testcase *t);
 /* Do both sides agree? Prints what differs if asked. oracle.c */
 bool compare(const struct testcase *t, const struct regs *h, const struct regs *s, const uint8_t *hw, const uint8_t *sw,
              bool print);

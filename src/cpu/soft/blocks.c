@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 #include "cpu/soft/exc.h"
+#include "cpu/soft/jit.h"
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/seg.h"
 #include "cpu/soft/sys.h"
@@ -47,8 +48,10 @@ void blocks_free(struct soft_cpu *c)
     c->blocks = NULL;
 }
 
-static void blocks_flush(struct soft_blocks *s)
+static void blocks_flush(struct soft_cpu *c)
 {
+    struct soft_blocks *s = c->blocks;
+    jit_flush(c);
     memset(s->hash, 0, sizeof s->hash);
     memset(s->jump, 0, sizeof s->jump);
     s->used = 0;
@@ -87,7 +90,7 @@ static void code_publish(struct soft_cpu *c, uint64_t index, gpa_t gpa, uint64_t
             o->wprotect.page[o->wprotect.n++] = gpa & ~(PAGE_SIZE - 1);
         pthread_mutex_unlock(&o->wprotect.lock);
         /* No wake-up: a halted vCPU looks before it runs again. */
-        atomic_fetch_or(&o->pending, full ? PEND_TLB_ALL : PEND_TLB);
+        pending_add(o, full ? PEND_TLB_ALL : PEND_TLB);
     }
 }
 
@@ -102,6 +105,7 @@ static bool code_drop(struct soft_engine *e, uint64_t index, uint64_t lines)
     atomic_store(&e->code_lines[index], 0);
     atomic_fetch_and(&m->page_flags[index], (uint8_t)~MEM_PAGE_CODE);
     pthread_mutex_unlock(&e->code_lock);
+    jit_page_dropped(e, index);
     return true;
 }
 
@@ -120,15 +124,20 @@ void code_requests_slow(struct soft_cpu *c)
         mmu_flush(c, true);
         atomic_fetch_add(&c->blocks->rom_gen, 1);
         for (uint64_t k = 0; k < m->fd_size >> PAGE_SHIFT; k++)
-            if (atomic_load_explicit(&e->code_lines[k], memory_order_relaxed))
+            if (atomic_load_explicit(&e->code_lines[k], memory_order_relaxed)) {
                 atomic_fetch_add(&e->page_gen[k], 1);
+                jit_page_dropped(e, k);
+            }
         return;
     }
     /* It may have been written here since it became code; from now on writes are noticed, so its lines stay. */
     for (unsigned k = 0; k < n; k++) {
         const struct mem_range *r = mem_find(m, page[k]);
-        if (mmu_protect_code(c, page[k]) && r && !r->rom)
-            atomic_fetch_add(&e->page_gen[mem_page_index(m, r->host + (page[k] - r->base))], 1);
+        if (mmu_protect_code(c, page[k]) && r && !r->rom) {
+            uint64_t index = mem_page_index(m, r->host + (page[k] - r->base));
+            atomic_fetch_add(&e->page_gen[index], 1);
+            jit_page_dropped(e, index);
+        }
     }
 }
 
@@ -160,6 +169,7 @@ void soft_code_written(struct soft_cpu *c, gpa_t gpa, unsigned len)
     if (!code_drop(c->soft, mem_page_index(m, r->host + (gpa - r->base)), lines_mask(off, MIN(len, PAGE_SIZE - off))))
         return;
     c->blocks->invalidations++;
+    c->jit.stale = true;
     if (c->blocks->running && !block_valid(c->blocks->running))
         block_break_off(c);
 }
@@ -282,7 +292,7 @@ static struct soft_block *block_build(struct soft_cpu *c, uint64_t lin, const ui
 {
     struct soft_blocks *s = c->blocks;
     if (s->size - s->used < BLOCK_SIZE_MAX)
-        blocks_flush(s);
+        blocks_flush(c);
     struct soft_block *b = (struct soft_block *)(s->arena + s->used);
     memset(b, 0, sizeof *b);
     b->gpa = gpa;
@@ -372,6 +382,7 @@ static bool block_revive(struct soft_cpu *c, struct soft_block *b, const uint8_t
     if (memcmp(block_code(b), host, b->looked))
         return false;
     b->gen = gen;
+    jit_revived(c, b);
     c->blocks->revived++;
     return true;
 }

@@ -23,11 +23,14 @@ struct soft_block {
         uint64_t lin;
         struct soft_block *to;
     } link[2];
+    uint32_t jit, jit_generation; /* its translation, and of which code cache */
+    uint16_t runs;   /* how often it was interpreted, up to where it is translated */
     uint16_t n;
     uint16_t bytes;  /* of its instructions */
     uint16_t looked; /* bytes that decoding depended on: more than `bytes` when the last one is undefined */
     bool cross;
     bool once;          /* not to be found again: code in MMIO */
+    bool no_jit;        /* it cannot be translated */
     bool broken;        /* its instructions were patched away */
     struct insn insn[]; /* n of them, block_end(), and the code they were decoded from */
 };

@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "cpu/engine.h"
+#include "cpu/soft/jit_cpu.h"
 
 /* Segment register with its hidden part. `attr`: bits 0-3 type, 4 S, 5-6 DPL, 7 P, 12 AVL, 13 L, 14 D/B, 15 G, 16 unusable. */
 struct soft_seg {
@@ -48,6 +49,7 @@ enum {
     PEND_TLB_ALL = 128,  /* drop the whole TLB */
     PEND_SMI = 256,
     PEND_DEBUG = 512,    /* a debugger's watchpoint was met */
+    PEND_CODE = 1024,    /* pages with translated code were written */
 };
 
 /* What an instruction handler says; see insn.h. */
@@ -77,6 +79,7 @@ enum {
 struct soft_engine;
 struct soft_block;
 struct soft_mmu;
+struct soft_jit;
 
 /* XSAVE image, standard format: x87+SSE, header, AVX high halves. XRSTOR/FXRSTOR can take it as it is. */
 struct soft_vec {
@@ -147,6 +150,7 @@ struct soft_cpu {
     /* ---- parts with their own headers ---- */
     struct soft_mmu *mmu;
     struct soft_blocks *blocks;
+    struct soft_jit *jit_cache; /* NULL: everything is interpreted */
     struct soft_vec vec;
     uint8_t vec_live; /* LIVE_*: parts of `vec` that are in the host's registers instead. vec_live.h */
     uint64_t kicks;
@@ -161,6 +165,7 @@ struct soft_cpu {
         unsigned n;
         gpa_t page[256];
     } wprotect;
+    struct jit_cpu jit;
 };
 
 struct soft_engine {
@@ -172,6 +177,7 @@ struct soft_engine {
     _Atomic uint64_t *code_lines; /* one per RAM page: which of its 64-byte lines hold decoded code */
     pthread_mutex_t split_lock; /* locked accesses that are not one host access (page crossing, MMIO) */
     struct vec_cache *vec_cache; /* generated stubs for vector instructions, shared by all vCPUs */
+    uint16_t hot; /* a block is translated when it was interpreted so often */
     double tsc_per_ns;
     uint64_t stopped_tsc; /* host TSC when the clock was stopped; starting it again subtracts what passed from every tsc_offset */
 };
@@ -181,6 +187,12 @@ static inline struct soft_cpu *soft_cpu_of(struct vcpu *v)
     return (struct soft_cpu *)v;
 }
 
+/* Sets pending bits without waking: for the vCPU's own thread and its signal handlers, or where it does not sleep. */
+static inline void pending_add(struct soft_cpu *c, uint32_t bits)
+{
+    atomic_fetch_or(&c->pending, bits);
+    atomic_store(&c->jit.limit, UINT64_MAX);
+}
 /* Sets pending bits and wakes the vCPU from HLT. Any thread, async-signal-safe. run.c */
 void pending_set(struct soft_cpu *c, uint32_t bits);
 

@@ -49,7 +49,7 @@ void debugger_check_access(struct soft_cpu *c, uint64_t lin, unsigned size, bool
         if ((w->kind & (write ? VCPU_WATCH_WRITE : VCPU_WATCH_READ)) &&
             (lin - w->addr < w->len || w->addr - lin < size)) {
             c->debug->hit = (struct vcpu_hit){VCPU_HIT_WATCH, w->addr};
-            atomic_fetch_or(&c->pending, PEND_DEBUG);
+            pending_add(c, PEND_DEBUG);
             block_break_off(c);
             return;
         }

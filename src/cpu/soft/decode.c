@@ -224,6 +224,69 @@ static void fill(struct insn *i, const ZydisDecodedInstruction *z)
         i->flags |= INSN_F_REPNE;
 }
 
+static uint8_t flag_bits(uint32_t rflags)
+{
+    static const uint32_t bit[] = {FLAG_CF, FLAG_PF, FLAG_AF, FLAG_ZF, FLAG_SF, FLAG_OF};
+    uint8_t r = 0;
+    for (unsigned k = 0; k < ARRAY_SIZE(bit); k++)
+        r |= (rflags & bit[k] ? 1u : 0u) << k;
+    return r;
+}
+
+/* Which status flags it reads and surely writes. `plain`: it does nothing that would show the flags elsewhere. */
+static void fill_flags(struct insn *i, const ZydisDecodedInstruction *z, bool plain)
+{
+    i->flags_read = INSN_FLAGS_ALL;
+    i->flags_write = 0;
+    if (!plain)
+        return;
+    const ZydisAccessedFlags *f = z->cpu_flags;
+    i->flags_read = f ? flag_bits(f->tested) : 0;
+    i->flags_write = f ? flag_bits(f->modified | f->set_0 | f->set_1 | f->undefined) : 0;
+    switch (z->mnemonic) {
+    case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR:
+    case ZYDIS_MNEMONIC_RCL:
+    case ZYDIS_MNEMONIC_RCR:
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD: /* a count of 0 leaves all as it is; large counts of narrow operands may */
+        if (i->opsize < 4 || !z->raw.imm[0].size || !(i->imm & (i->opsize * 8 - 1)))
+            i->flags_write = 0;
+        break;
+    case ZYDIS_MNEMONIC_LAHF:
+    case ZYDIS_MNEMONIC_SAHF:
+    case ZYDIS_MNEMONIC_PUSHF:
+    case ZYDIS_MNEMONIC_PUSHFD:
+    case ZYDIS_MNEMONIC_PUSHFQ:
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ:
+        i->flags_read = INSN_FLAGS_ALL;
+        i->flags_write = 0;
+        break;
+    case ZYDIS_MNEMONIC_DIV: /* documented as undefined; CPUs of our model leave them */
+    case ZYDIS_MNEMONIC_IDIV:
+    case ZYDIS_MNEMONIC_BSF:
+    case ZYDIS_MNEMONIC_BSR:
+    case ZYDIS_MNEMONIC_BT: /* change CF only */
+    case ZYDIS_MNEMONIC_BTS:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC:
+        i->flags_write = z->mnemonic == ZYDIS_MNEMONIC_BT || z->mnemonic == ZYDIS_MNEMONIC_BTS ||
+                                 z->mnemonic == ZYDIS_MNEMONIC_BTR || z->mnemonic == ZYDIS_MNEMONIC_BTC
+                             ? INSN_FLAG_C
+                             : 0;
+        break;
+    default:
+        break;
+    }
+    if (i->flags & (INSN_F_REP | INSN_F_REPNE))
+        i->flags_write = 0;
+}
+
 /* Finds the handler; false: nobody knows this instruction. */
 static bool bind(struct soft_cpu *c, struct insn *i, const ZydisDecoder *d, ZydisDecoderContext *ctx,
                  const ZydisDecodedInstruction *z, const uint8_t *bytes)
@@ -232,12 +295,22 @@ static bool bind(struct soft_cpu *c, struct insn *i, const ZydisDecoder *d, Zydi
         z->encoding == ZYDIS_INSTRUCTION_ENCODING_XOP)
         return false;
     const struct row *row = &table[z->mnemonic];
-    if (row->bind && row->bind(i, z, row->arg))
+    if (row->bind && row->bind(i, z, row->arg)) {
+        fill_flags(i, z, true);
         return true;
+    }
+    fill_flags(i, z, false);
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeOperands(d, ctx, z, ops, z->operand_count)))
         return false;
-    return sys_claim(i, z, ops) || vec_claim(c, i, z, ops, bytes);
+    if (sys_claim(i, z, ops)) {
+        i->system = true;
+        return true;
+    }
+    if (!vec_claim(c, i, z, ops, bytes))
+        return false;
+    fill_flags(i, z, true);
+    return true;
 }
 
 int insn_decode(struct soft_cpu *c, const uint8_t *bytes, unsigned avail, uint32_t mode, struct insn *i)
@@ -255,6 +328,7 @@ int insn_decode(struct soft_cpu *c, const uint8_t *bytes, unsigned avail, uint32
     }
     bool too_long = s == ZYDIS_STATUS_INSTRUCTION_TOO_LONG || s == ZYDIS_STATUS_NO_MORE_DATA;
     *i = (struct insn){
-        .fn = too_long ? insn_too_long : insn_undefined, .len = 1, .base = INSN_NOREG, .index = INSN_NOREG, .scale = 1};
+        .fn = too_long ? insn_too_long : insn_undefined, .len = 1, .base = INSN_NOREG, .index = INSN_NOREG, .scale = 1,
+        .flags_read = INSN_FLAGS_ALL};
     return -1;
 }

@@ -12,6 +12,7 @@
 
 #include "cpu/soft/blocks.h"
 #include "cpu/soft/cpu.h"
+#include "cpu/soft/jit.h"
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/run.h"
 #include "cpu/soft/sys.h"
@@ -87,6 +88,7 @@ static void vcpu_destroy(struct soft_cpu *c)
         return;
     timer_detach(c);
     free(c->debug);
+    jit_free(c);
     blocks_free(c);
     mmu_free(c);
     pthread_mutex_destroy(&c->wprotect.lock);
@@ -127,7 +129,7 @@ static void layout_changed(void *opaque)
     struct soft_engine *e = opaque;
     for (unsigned k = 0; k < e->engine.cfg.cpus; k++)
         if (e->cpu[k])
-            atomic_fetch_or(&e->cpu[k]->pending, PEND_TLB_ALL);
+            pending_add(e->cpu[k], PEND_TLB_ALL);
 }
 
 /* Pages of device memory want to be told of writes again. A halted vCPU looks before it runs. */
@@ -146,6 +148,7 @@ static int soft_create(const struct engine_config *cfg, struct engine **ret, str
     if (!e)
         return err_set(err, -ENOMEM, "no memory for the engine");
     e->engine = (struct engine){.ops = &soft_engine_ops, .cfg = *cfg, .tsc_khz = host_tsc_khz()};
+    e->hot = cfg->jit_hot ? cfg->jit_hot : JIT_HOT;
     e->tsc_per_ns = e->engine.tsc_khz / 1e6;
     pthread_mutex_init(&e->split_lock, NULL);
     pthread_mutex_init(&e->code_lock, NULL);
@@ -190,6 +193,8 @@ static int soft_vcpu_create(struct engine *engine, unsigned index, struct vcpu *
         err_set(err, r, "vCPU %u: no memory", index);
     else
         r = blocks_init(c, err);
+    if (r == 0 && !engine->cfg.no_jit)
+        r = jit_init(c, err);
     if (r < 0) {
         vcpu_destroy(c);
         return r;
@@ -251,7 +256,7 @@ static int soft_vcpu_set_state(struct vcpu *v, const struct cpu_state *s, struct
     int r = soft_set_state(c, s, err);
     if (r < 0)
         return r;
-    atomic_fetch_or(&c->pending, PEND_INTR);
+    pending_add(c, PEND_INTR);
     return 0;
 }
 
@@ -287,6 +292,17 @@ static void soft_info(struct engine *engine, char *buf, size_t size)
                          k, (unsigned long long)c->insns, (unsigned long long)c->blocks->found, (unsigned long long)c->blocks->built,
                          (unsigned long long)c->blocks->revived, (unsigned long long)c->blocks->flushes,
                          (unsigned long long)c->blocks->invalidations, c->blocks->used / 1024);
+        n += r > 0 ? (size_t)r : 0;
+        const struct soft_jit *s = c->jit_cache;
+        if (!s || n >= size)
+            continue;
+        r = snprintf(buf + n, size - n,
+                     "        %llu blocks translated, %zu KiB of code, %llu cache flushes; entered %llu times, left %llu by links, %llu by "
+                     "indirect jumps, %llu by instructions; %llu instructions by their handlers\n",
+                     (unsigned long long)s->translated, s->used / 1024, (unsigned long long)s->flushes,
+                     (unsigned long long)c->jit.enters, (unsigned long long)c->jit.exits_link,
+                     (unsigned long long)c->jit.exits_indirect, (unsigned long long)c->jit.exits_leave,
+                     (unsigned long long)c->jit.calls);
         n += r > 0 ? (size_t)r : 0;
     }
 }

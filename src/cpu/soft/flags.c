@@ -14,5 +14,5 @@ void flags_write(struct soft_cpu *c, uint64_t value, uint64_t mask)
     if (changed & (FLAG_TF | FLAG_AC | FLAG_VM | FLAG_RF))
         soft_mode_changed(c);
     if ((changed & c->rflags_rest & FLAG_IF) && c->irq_waits)
-        atomic_fetch_or(&c->pending, PEND_INTR);
+        pending_add(c, PEND_INTR);
 }

@@ -1,5 +1,5 @@
 /*
- * A decoded instruction: what the block cache keeps and handlers execute. Compact; the translator will read the same struct.
+ * A decoded instruction: what the block cache keeps and handlers execute. Compact; the translator reads the same struct.
  *
  * A handler runs with c->rip at its own instruction and returns
  *   INSN_NEXT   done; the loop adds `len` to rip and goes on in the block
@@ -30,6 +30,17 @@ enum {
     INSN_F_STACK_SEG = 32,
 };
 
+/* Status flags, for liveness. */
+enum {
+    INSN_FLAG_C = 1,
+    INSN_FLAG_P = 2,
+    INSN_FLAG_A = 4,
+    INSN_FLAG_Z = 8,
+    INSN_FLAG_S = 16,
+    INSN_FLAG_O = 32,
+    INSN_FLAGS_ALL = 63,
+};
+
 /* Numbers for base and index beside the sixteen registers; both lie behind gpr[] in soft_cpu.reg. */
 #define INSN_RIP 16
 #define INSN_NOREG 17
@@ -47,6 +58,9 @@ struct insn {
     uint8_t base, index, scale, seg; /* memory operand; scale 1, 2, 4, 8; seg: ES..GS after prefixes and defaults */
     uint8_t opcode;    /* last opcode byte */
     uint8_t aux;       /* handler's own: condition code, shift kind, VEX.vvvv, … */
+    bool system;       /* claimed by sys_*.c; the mnemonic alone does not say so (far branches, MOV to segments) */
+    uint8_t flags_read;  /* INSN_FLAG_*: status flags that it depends on, */
+    uint8_t flags_write; /* … and those that it sets whatever its operands are */
     int64_t disp;      /* displacement, sign-extended */
     uint64_t imm;      /* immediate, sign-extended as the instruction says; relative branches: displacement */
     const void *priv;  /* handler's own: a vector stub, a next block */

@@ -85,6 +85,7 @@ static void select_view(struct soft_cpu *c)
     else
         m->view = (c->cr4 & CR4_SMAP) && (c->rflags_rest & FLAG_AC) ? TLB_VIEW_SUPER_AC : TLB_VIEW_SUPER;
     m->cur = aligned_only(c) ? m->never : m->tlb[m->slot][m->view].e;
+    c->jit.tlb = (uintptr_t)m->cur;
     c->code_epoch = m->epoch_base << TLB_GEN_BITS | m->slots[m->slot].gen;
 }
 

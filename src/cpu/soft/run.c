@@ -15,13 +15,14 @@
 
 #include "cpu/soft/blocks.h"
 #include "cpu/soft/exc.h"
+#include "cpu/soft/jit.h"
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/sys.h"
 #include "cpu/soft/timer.h"
 
 void pending_set(struct soft_cpu *c, uint32_t bits)
 {
-    atomic_fetch_or(&c->pending, bits);
+    pending_add(c, bits);
     if (atomic_load(&c->sleeping))
         syscall(SYS_futex, &c->pending, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
@@ -57,7 +58,7 @@ static void take_interrupt(struct soft_cpu *c)
         return;
     }
     if (c->int_shadow) {
-        atomic_fetch_or(&c->pending, PEND_INTR);
+        pending_add(c, PEND_INTR);
         return;
     }
     int vector = bus->irq_ack(bus->opaque, c->vcpu.index);
@@ -67,7 +68,7 @@ static void take_interrupt(struct soft_cpu *c)
     }
     c->irq_waits = true; /* there may be another one behind it */
     if (c->rflags_rest & FLAG_IF)
-        atomic_fetch_or(&c->pending, PEND_INTR);
+        pending_add(c, PEND_INTR);
 }
 
 /* Handles all pending events in the order of their priority (SDM 3A, 6.9). True: return to the caller of vcpu_run. */
@@ -75,8 +76,10 @@ static bool handle_pending(struct soft_cpu *c)
 {
     code_requests(c);
     uint32_t p = atomic_exchange(&c->pending, 0);
+    if (p & PEND_CODE)
+        jit_take_drops(c);
     if (p & (PEND_TLB | PEND_TLB_ALL)) { /* came in between */
-        atomic_fetch_or(&c->pending, p & (PEND_TLB | PEND_TLB_ALL));
+        pending_add(c, p & (PEND_TLB | PEND_TLB_ALL));
         code_requests_slow(c);
     }
     if (p & PEND_VIEW)
@@ -92,7 +95,7 @@ static bool handle_pending(struct soft_cpu *c)
     if (p & (PEND_INIT | PEND_SIPI))
         p |= PEND_INTR; /* nobody looked while it waited */
     if (c->debug_step && c->run_state == CPU_RUNNABLE && !c->halted) {
-        atomic_fetch_or(&c->pending, p & (PEND_INTR | PEND_NMI)); /* after the step */
+        pending_add(c, p & (PEND_INTR | PEND_NMI)); /* after the step */
         p &= ~(PEND_INTR | PEND_NMI);
     }
     bool halted = c->halted;
@@ -109,7 +112,7 @@ static bool handle_pending(struct soft_cpu *c)
             debugger_stepped(c);
     }
     if (p & PEND_NMI)
-        atomic_fetch_or(&c->pending, PEND_NMI);
+        pending_add(c, PEND_NMI);
     return p & PEND_KICK;
 }
 
@@ -146,6 +149,19 @@ static void run_blocks(struct soft_cpu *c)
     struct soft_block *b;
     uint64_t lin = code_linear(c);
     for (b = block_at(c, lin); b;) {
+        if (jit_ready(c, b)) {
+            enum jit_exit why = jit_execute(c, b);
+            if (why == JIT_FAULT)
+                deliver(c);
+            if (why == JIT_FAULT || why == JIT_LEAVE || why == JIT_ATTENTION)
+                return;
+            lin = code_linear(c);
+            uint64_t flushes = s->flushes;
+            b = block_at(c, lin);
+            if (why != JIT_NEAR && b && s->flushes == flushes && jit_ready(c, b))
+                jit_connect(c, why, b);
+            continue;
+        }
         s->running = b;
         const struct insn *i = b->insn;
         uint64_t rip = c->rip;
@@ -255,6 +271,7 @@ enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
     struct soft_cpu *c = soft_cpu_of(v);
     if (timer_attach(c, err) < 0)
         return VCPU_EXIT_ERROR;
+    jit_attach(c);
     bool tracking = atomic_load(&v->engine->cfg.mem->dirty_tracking);
     if (tracking != c->dirty_tracking) { /* entries that write past it must go */
         c->dirty_tracking = tracking;

@@ -18,7 +18,7 @@
 static void on_timer(int sig, siginfo_t *info, void *context)
 {
     if (info->si_code == SI_TIMER)
-        atomic_fetch_or(&((struct soft_cpu *)info->si_value.sival_ptr)->pending, PEND_TIMER);
+        pending_add(info->si_value.sival_ptr, PEND_TIMER);
 }
 
 static void install_handler(void)
@@ -67,7 +67,7 @@ void timer_rearm(struct soft_cpu *c)
     if (c->timer_ns && atomic_load(&clock->running)) {
         uint64_t at = clock_to_host(clock, c->timer_ns), now = clock_host_ns();
         if ((int64_t)(at - now) <= 0) {
-            atomic_fetch_or(&c->pending, PEND_TIMER);
+            pending_add(c, PEND_TIMER);
         } else {
             ts.it_value.tv_sec = (time_t)(at / NSEC_PER_SEC);
             ts.it_value.tv_nsec = (long)(at % NSEC_PER_SEC);

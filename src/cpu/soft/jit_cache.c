@@ -1,0 +1,225 @@
+/*
+ * The code cache of a vCPU: one memfd mapped twice, writable and executable, never both at once. Code is appended; when the
+ * cache is full, all of it is forgotten and the generation changes. Only the vCPU's thread writes to it, while it is not
+ * in generated code or in a helper called from there that comes back behind what is changed.
+ *
+ * When a page's code is written, the entries of its translations are overwritten with jumps to their exits; so no link needs to
+ * be followed backwards. When the block turns out unchanged, they are put back.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "cpu/soft/jit.h"
+
+/* What one vCPU may use; pages are only taken as code is written. */
+#define CACHE_SIZE (16 * MIB)
+#define CODES_MAX 65536u
+
+int jit_init(struct soft_cpu *c, struct err *err)
+{
+    struct soft_jit *s = calloc(1, sizeof *s);
+    if (!s)
+        return err_set(err, -ENOMEM, "no memory for the translator");
+    c->jit_cache = s;
+    pthread_mutex_init(&s->lock, NULL);
+    s->rw = s->rx = MAP_FAILED;
+    s->code = MAP_FAILED;
+    s->page_code = MAP_FAILED;
+    s->size = CACHE_SIZE;
+    s->ram_pages = c->vcpu.engine->cfg.mem->fd_size >> PAGE_SHIFT;
+    s->fd = memfd_create("lodge-jit", MFD_CLOEXEC);
+    if (s->fd < 0 || ftruncate(s->fd, (off_t)s->size) < 0)
+        return err_errno(err, -errno, "cannot make a code cache");
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    s->rw = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, s->fd, 0);
+    s->rx = mmap(NULL, s->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE, s->fd, 0);
+    s->code = mmap(NULL, CODES_MAX * sizeof *s->code, PROT_READ | PROT_WRITE, flags, -1, 0);
+    s->page_code = mmap(NULL, s->ram_pages * sizeof *s->page_code, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (s->rw == MAP_FAILED || s->rx == MAP_FAILED || s->code == MAP_FAILED || s->page_code == MAP_FAILED)
+        return err_errno(err, -errno, "cannot map a code cache");
+    s->generation = 1;
+    s->n_code = 1; /* 0: none */
+    jit_thunks_emit(c);
+    s->first = s->used;
+    return 0;
+}
+
+void jit_free(struct soft_cpu *c)
+{
+    struct soft_jit *s = c->jit_cache;
+    if (!s)
+        return;
+    if (s->rw != MAP_FAILED)
+        munmap(s->rw, s->size);
+    if (s->rx != MAP_FAILED)
+        munmap(s->rx, s->size);
+    if (s->code != MAP_FAILED)
+        munmap(s->code, CODES_MAX * sizeof *s->code);
+    if (s->page_code != MAP_FAILED)
+        munmap((void *)s->page_code, s->ram_pages * sizeof *s->page_code);
+    fd_closep(&s->fd);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+    c->jit_cache = NULL;
+}
+
+static void keys_forget(struct soft_cpu *c)
+{
+    struct soft_jit *s = c->jit_cache;
+    memset(c->jit.jump, 0, sizeof c->jit.jump);
+    memset(s->keys, 0, sizeof s->keys);
+    s->next_key = 0;
+}
+
+void jit_flush(struct soft_cpu *c)
+{
+    struct soft_jit *s = c->jit_cache;
+    if (!s || s->n_code == 1)
+        return;
+    for (uint32_t k = 1; k < s->n_code; k++)
+        s->page_code[s->code[k].page] = 0;
+    s->n_code = 1;
+    s->used = s->first;
+    s->generation++;
+    s->flushes++;
+    keys_forget(c);
+}
+
+/* ---- code that was written ---- */
+
+static void entry_divert(struct soft_jit *s, uint8_t kept[5], uint32_t at, uint32_t to)
+{
+    uint8_t *p = s->rw + at;
+    memcpy(kept, p, 5);
+    *p = 0xe9;
+    e_target(p + 1, s->rw + to);
+}
+
+static void divert(struct soft_jit *s, struct jit_code *k)
+{
+    if (k->stale)
+        return;
+    k->stale = true;
+    entry_divert(s, k->kept[0], k->saved_at, k->out_saved_at);
+    entry_divert(s, k->kept[1], k->direct_at, k->out_direct_at);
+    if (k->check_at != k->saved_at)
+        entry_divert(s, k->kept[2], k->check_at, k->out_direct_at);
+}
+
+static void unlink_out(struct soft_jit *s, struct jit_code *k)
+{
+    for (unsigned n = 0; n < 2; n++)
+        if (k->link[n].site)
+            e_target(s->rw + k->link[n].site, s->rw + k->link[n].stub);
+}
+
+void jit_revived(struct soft_cpu *c, struct soft_block *b)
+{
+    struct soft_jit *s = c->jit_cache;
+    struct jit_code *k = s ? jit_code_of(c, b) : NULL;
+    if (!k || !k->stale)
+        return;
+    k->stale = false;
+    s->revived++;
+    memcpy(s->rw + k->saved_at, k->kept[0], 5);
+    memcpy(s->rw + k->direct_at, k->kept[1], 5);
+    if (k->check_at != k->saved_at)
+        memcpy(s->rw + k->check_at, k->kept[2], 5);
+    unlink_out(s, k); /* where it led to may be other code now */
+}
+
+static void drop_page(struct soft_jit *s, uint64_t page)
+{
+    for (uint32_t id = s->page_code[page]; id; id = s->code[id].next)
+        divert(s, &s->code[id]);
+    s->drops++;
+}
+
+void jit_take_drops(struct soft_cpu *c)
+{
+    struct soft_jit *s = c->jit_cache;
+    pthread_mutex_lock(&s->lock);
+    unsigned n = s->n_dropped;
+    bool all = s->all_dropped;
+    uint64_t page[ARRAY_SIZE(s->dropped)];
+    memcpy(page, s->dropped, n * sizeof page[0]);
+    s->n_dropped = 0;
+    s->all_dropped = false;
+    pthread_mutex_unlock(&s->lock);
+    if (all) {
+        for (uint32_t k = 1; k < s->n_code; k++)
+            divert(s, &s->code[k]);
+        return;
+    }
+    for (unsigned k = 0; k < n; k++)
+        drop_page(s, page[k]);
+}
+
+void jit_page_dropped(struct soft_engine *e, uint64_t page)
+{
+    for (unsigned k = 0; k < e->engine.cfg.cpus; k++) {
+        struct soft_cpu *c = e->cpu[k];
+        struct soft_jit *s = c ? c->jit_cache : NULL;
+        if (!s || !atomic_load(&s->page_code[page]))
+            continue;
+        pthread_mutex_lock(&s->lock);
+        if (s->n_dropped < ARRAY_SIZE(s->dropped))
+            s->dropped[s->n_dropped++] = page;
+        else
+            s->all_dropped = true;
+        pthread_mutex_unlock(&s->lock);
+        pending_add(c, PEND_CODE);
+    }
+}
+
+/* ---- entering ---- */
+
+/* Makes c->jit.key fit the mappings and mode of now. */
+void jit_key_select(struct soft_cpu *c)
+{
+    struct soft_jit *s = c->jit_cache;
+    if (s->key_epoch == c->code_epoch && s->key_mode == c->mode && c->jit.key)
+        return;
+    unsigned h = (c->code_epoch * 5 + c->mode * 7) % ARRAY_SIZE(s->keys);
+    if (!(s->keys[h].id && s->keys[h].epoch == c->code_epoch && s->keys[h].mode == c->mode)) {
+        if (s->next_key == 0xffff)
+            keys_forget(c);
+        s->keys[h].id = ++s->next_key;
+        s->keys[h].epoch = c->code_epoch;
+        s->keys[h].mode = c->mode;
+    }
+    s->key_epoch = c->code_epoch;
+    s->key_mode = c->mode;
+    /* Linear addresses are canonical: those of different ids differ in bits 48..63, or in bit 47. */
+    c->jit.key = (uint64_t)s->keys[h].id << 48;
+}
+
+bool jit_translate(struct soft_cpu *c, struct soft_block *b)
+{
+    struct soft_jit *s = c->jit_cache;
+    struct mem *m = c->vcpu.engine->cfg.mem;
+    const struct mem_range *r = mem_find(m, b->gpa);
+    if (b->cross || b->once || b->broken || !(b->mode & MODE_CS64) || !r || r->rom) {
+        b->no_jit = true;
+        return false;
+    }
+    if (s->size - s->used < JIT_BLOCK_ROOM || s->n_code == CODES_MAX)
+        jit_flush(c);
+    uint32_t id = s->n_code++;
+    struct jit_code *k = &s->code[id];
+    memset(k, 0, sizeof *k);
+    k->b = b;
+    k->off = b->gpa & (PAGE_SIZE - 1);
+    k->page = mem_page_index(m, r->host + (b->gpa - r->base));
+    uint8_t *end = jit_emit_block(c, b, id, s->rw + s->used, s->rx + s->used, k);
+    s->used = ALIGN_UP((size_t)(end - s->rw), 16);
+    k->next = s->page_code[k->page];
+    atomic_store(&s->page_code[k->page], id);
+    b->jit = id;
+    b->jit_generation = s->generation;
+    s->translated++;
+    return true;
+}

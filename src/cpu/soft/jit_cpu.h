@@ -1,0 +1,41 @@
+/*
+ * What generated code and its callers share inside of struct soft_cpu, reached through gs:. Included by cpu.h only.
+ * The vCPU's thread owns it, but for `limit`, which anybody raises to get attention (soft_cpu.pending).
+ */
+#ifndef LODGE_CPU_SOFT_JIT_CPU_H
+#define LODGE_CPU_SOFT_JIT_CPU_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define JIT_JUMP_BITS 12
+#define JIT_JUMPS (1u << JIT_JUMP_BITS)
+
+/* Where code at a linear address was translated to: `key` is the address xor jit_cpu.key. */
+struct jit_jump {
+    uint64_t key, host;
+};
+
+struct jit_cpu {
+    /*
+     * The host stack may grow down to here; the highest value there is when the vCPU is wanted. Compared at every place that
+     * a loop or a call must pass, so both cost one comparison.
+     */
+    _Atomic uint64_t limit;
+    uint64_t self;      /* of the struct soft_cpu */
+    uint64_t code_base; /* linear address of the page that code runs in */
+    uint64_t key;       /* names (code_epoch, mode) in bits 48..63: linear addresses are canonical, so nothing collides */
+    uint64_t tlb;       /* soft_mmu.cur */
+    uint64_t host_rsp;  /* at entry */
+    uint64_t tmp;       /* RAX while flags move */
+    uint64_t call;      /* jit_call() */
+    uint64_t target;    /* of an indirect CALL, while it pushes */
+    uint64_t exit_arg;
+    bool stale;    /* code that may be running was written: leave after this instruction */
+    bool vec_live; /* the guest's vector registers are in the host's */
+    uint64_t enters, exits_link, exits_indirect, exits_leave, calls; /* statistics */
+    struct jit_jump jump[JIT_JUMPS];
+};
+
+#endif

@@ -1,0 +1,126 @@
+/*
+ * Between C and generated code: entering, the helper that runs an instruction's handler, and connecting blocks. On the
+ * vCPU's thread.
+ */
+#include <asm/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cpu/soft/jit.h"
+
+/* What generated code may use of the thread's stack: 4096 nested calls, and the C functions that it calls. */
+#define STACK_USE (64 * KIB)
+
+void jit_attach(struct soft_cpu *c)
+{
+    if (c->jit_cache)
+        syscall(SYS_arch_prctl, ARCH_SET_GS, c);
+}
+
+/*
+ * Called by generated code: executes the instruction at `ref` (in the block arena, in units of 8 bytes), which stands at `off` in
+ * the running page. JIT_CONTINUE: done, behind it the block goes on.
+ */
+static int jit_call(struct soft_cpu *c, uint32_t ref, int32_t off)
+{
+    const struct insn *i = (const struct insn *)(c->blocks->arena + (size_t)ref * 8);
+    uint64_t rip = c->jit.code_base + (uint64_t)(int64_t)off;
+    unsigned len = i->len;
+    c->rip = rip;
+    c->jit.calls++;
+    switch (i->fn(c, i)) {
+    case INSN_NEXT:
+        if (__builtin_expect(!c->jit.stale, 1))
+            return JIT_CONTINUE;
+        c->rip = rip + len;
+        return JIT_LEAVE;
+    case INSN_FALL:
+        c->rip = rip + len;
+        return JIT_NEAR;
+    case INSN_BREAK:
+        c->rip = rip + len;
+        return JIT_LEAVE;
+    case INSN_NEAR:
+        return JIT_NEAR;
+    case INSN_FAULT:
+        return JIT_FAULT;
+    default:
+        return JIT_LEAVE;
+    }
+}
+
+bool jit_ready(struct soft_cpu *c, struct soft_block *b)
+{
+    struct soft_jit *s = c->jit_cache;
+    if (!s || c->debug) /* breakpoints are the interpreter's affair */
+        return false;
+    if (b->jit && b->jit_generation == s->generation)
+        return true;
+    if (b->runs + 1 < c->soft->hot) {
+        b->runs++;
+        return false;
+    }
+    return !b->no_jit && !c->uncached && jit_translate(c, b);
+}
+
+typedef int enter_fn(struct soft_cpu *c, const uint8_t *code);
+
+enum jit_exit jit_execute(struct soft_cpu *c, struct soft_block *b)
+{
+    struct soft_jit *s = c->jit_cache;
+    struct jit_code *k = jit_code_of(c, b);
+    c->jit.self = (uintptr_t)c;
+    c->jit.call = (uintptr_t)jit_call;
+    c->jit.code_base = c->rip - (uint64_t)k->off;
+    c->jit.stale = false;
+    c->blocks->running = NULL; /* nothing that handlers write is to be patched */
+    jit_key_select(c);
+    atomic_store(&c->jit.limit, (uintptr_t)__builtin_frame_address(0) - STACK_USE);
+    if (atomic_load(&c->pending))
+        return JIT_ATTENTION;
+    enter_fn *enter;
+    memcpy(&enter, &s->thunk.enter, sizeof enter);
+    c->jit.enters++;
+    enum jit_exit why = (enum jit_exit)enter(c, s->rx + k->saved_at);
+    switch (why) {
+    case JIT_LINK:
+        k = &s->code[c->jit.exit_arg >> 1];
+        c->rip = c->jit.code_base + (uint64_t)(int64_t)k->link[c->jit.exit_arg & 1].off;
+        c->jit.exits_link++;
+        break;
+    case JIT_ATTENTION:
+        c->rip = c->jit.code_base + (uint64_t)(int64_t)s->code[c->jit.exit_arg].off;
+        break;
+    case JIT_INDIRECT:
+        c->jit.exits_indirect++;
+        break;
+    default:
+        c->jit.exits_leave++;
+        break;
+    }
+    return why;
+}
+
+void jit_connect(struct soft_cpu *c, enum jit_exit why, struct soft_block *b)
+{
+    struct soft_jit *s = c->jit_cache;
+    if (why == JIT_INDIRECT) {
+        struct jit_code *to = jit_code_of(c, b);
+        if (!to || to->stale)
+            return;
+        uint64_t lin = c->rip;
+        struct jit_jump *j = &c->jit.jump[(lin ^ lin >> 12) & (JIT_JUMPS - 1)];
+        *j = (struct jit_jump){lin ^ c->jit.key, (uintptr_t)s->rx + to->saved_at};
+        return;
+    }
+    uint32_t id = (uint32_t)(c->jit.exit_arg >> 1);
+    struct jit_code *to = jit_code_of(c, b);
+    if (!to || to->stale || id >= s->n_code)
+        return;
+    struct jit_code *from = &s->code[id];
+    unsigned way = c->jit.exit_arg & 1;
+    if (from->stale || from->page != to->page || from->link[way].off != to->off)
+        return;
+    uint32_t at = from->link[way].saved ? to->saved_at : to->off <= from->off ? to->check_at : to->direct_at;
+    e_target(s->rw + from->link[way].site, s->rw + at);
+}

@@ -1,0 +1,125 @@
+/* The pieces of host code that all translated blocks share: the way in, the ways out, the call of a handler, the jump cache. */
+#include "cpu/soft/jit.h"
+
+#define GS(field) op_gs((int32_t)offsetof(struct soft_cpu, field))
+
+static void all_regs(struct emit *e, bool store)
+{
+    for (unsigned n = 0; n < 13; n++) {
+        struct opnd slot = op_gs((int32_t)(offsetof(struct soft_cpu, gpr) + 8 * n));
+        if (store)
+            e_store(e, slot, jit_host(n));
+        else
+            e_load(e, jit_host(n), slot);
+    }
+}
+
+/* Out of generated code with `why` in EAX; the registers are in struct soft_cpu already. */
+static void leave(struct emit *e)
+{
+    static const uint8_t pops[] = {0x48, 0x83, 0xc4, 0x08, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3};
+    e_load(e, RSP, GS(jit.host_rsp));
+    e_bytes(e, pops, sizeof pops); /* add rsp, 8; pop r15 … rbx; ret */
+}
+
+static void exit_thunk(struct emit *e, enum jit_exit why)
+{
+    e_store(e, GS(jit.exit_arg), JIT_T0);
+    all_regs(e, true);
+    e_imm32(e, RAX, why);
+    leave(e);
+}
+
+static void flags_to_cc(struct emit *e)
+{
+    e_mov(e, JIT_T1, RAX);
+    e_bytes(e, "\x9f\x0f\x90\xc0", 4); /* lahf; seto al */
+    e_op(e, 0x89, 2, RAX, GS(cc));
+    e_mov(e, RAX, JIT_T1);
+}
+
+static void dispatch(struct emit *e)
+{
+    const int32_t jump = offsetof(struct soft_cpu, jit.jump);
+    e_mov(e, JIT_T1, JIT_T0);
+    e_alu_imm(e, 4, 8, op_reg(JIT_T1), -(int32_t)PAGE_SIZE);
+    e_store(e, GS(jit.code_base), JIT_T1);
+    e_mov(e, JIT_T1, JIT_T0);
+    e_ext(e, 0xc1, 8, 5, op_reg(JIT_T1)); /* shr */
+    e8(e, 12);
+    e_op(e, 0x31, 4, JIT_T0, op_reg(JIT_T1));
+    e_alu_imm(e, 4, 4, op_reg(JIT_T1), JIT_JUMPS - 1);
+    e_ext(e, 0xc1, 4, 4, op_reg(JIT_T1)); /* shl */
+    e8(e, 4);
+    e_op(e, 0x33, 8, JIT_T0, GS(jit.key));
+    struct opnd entry = {.mem = true, .gs = true, .base = JIT_T1, .index = HOST_NONE, .disp = jump};
+    e_op(e, 0x3b, 8, JIT_T0, entry);
+    uint8_t *miss = e_jcc(e, CC_COND_NZ);
+    entry.disp += 8;
+    e_ext(e, 0xff, 4, 4, entry); /* jmp */
+    e_target(miss, e->p);
+    e_op(e, 0x33, 8, JIT_T0, GS(jit.key));
+    e_store(e, GS(rip), JIT_T0);
+    exit_thunk(e, JIT_INDIRECT);
+}
+
+static void enter(struct emit *e, const uint8_t *no_return)
+{
+    static const uint8_t pushes[] = {0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x48, 0x83, 0xec, 0x08};
+    e_bytes(e, pushes, sizeof pushes);
+    e_store(e, GS(jit.host_rsp), RSP);
+    /* The bottom of the return stack: an address that no RET can have, and where one goes that has none. */
+    e_bytes(e, "\x48\xb8", 2);
+    e64(e, 0x8000f00dcafe0001ull);
+    e8(e, 0x50); /* push rax */
+    e_bytes(e, "\x48\x8d\x05", 3); /* lea rax, [rip + …] */
+    e32(e, (uint32_t)(no_return - (e->p + 4)));
+    e8(e, 0x50);
+    e_mov(e, JIT_T0, RSI);
+    all_regs(e, false);
+    e_ext(e, 0xff, 4, 4, op_reg(JIT_T0));
+}
+
+static void handler(struct emit *e)
+{
+    all_regs(e, true);
+    e_mov(e, RBX, RSP);
+    e_alu_imm(e, 4, 8, op_reg(RSP), -16);
+    e_load(e, RDI, GS(jit.self));
+    e_op(e, 0x89, 4, JIT_T0, op_reg(RSI));
+    e_op(e, 0x89, 4, JIT_T1, op_reg(RDX));
+    e_ext(e, 0xff, 4, 2, GS(jit.call));
+    e_mov(e, RSP, RBX);
+    e_op(e, 0x85, 4, RAX, op_reg(RAX)); /* test */
+    uint8_t *out = e_jcc(e, CC_COND_NZ);
+    all_regs(e, false);
+    e8(e, 0xc3);
+    e_target(out, e->p);
+    leave(e);
+}
+
+void jit_thunks_emit(struct soft_cpu *c)
+{
+    struct soft_jit *s = c->jit_cache;
+    struct emit e = {s->rw};
+#define THUNK(name)                                                                                                    \
+    while ((e.p - s->rw) & 15)                                                                                         \
+        e8(&e, 0x90);                                                                                                  \
+    s->thunk.name = s->rx + (e.p - s->rw)
+    THUNK(handler);
+    handler(&e);
+    THUNK(link_direct);
+    flags_to_cc(&e);
+    THUNK(link_saved);
+    exit_thunk(&e, JIT_LINK);
+    THUNK(out_direct);
+    flags_to_cc(&e);
+    THUNK(out_saved);
+    exit_thunk(&e, JIT_ATTENTION);
+    THUNK(dispatch);
+    dispatch(&e);
+    THUNK(enter);
+    enter(&e, s->rw + (s->thunk.dispatch - s->rx));
+#undef THUNK
+    s->used = ALIGN_UP((size_t)(e.p - s->rw), 64);
+}
