@@ -100,7 +100,7 @@ static void entry_divert(struct soft_jit *s, uint8_t kept[5], uint32_t at, uint3
 
 static void divert(struct soft_jit *s, struct jit_code *k)
 {
-    if (k->stale)
+    if (k->stale || block_valid(k->b)) /* looked at since it was written */
         return;
     k->stale = true;
     entry_divert(s, k->kept[0], k->saved_at, k->out_saved_at);

@@ -63,6 +63,11 @@ bool jit_ready(struct soft_cpu *c, struct soft_block *b)
     return !b->no_jit && !c->uncached && jit_translate(c, b);
 }
 
+static struct jit_jump *jump_entry(struct soft_cpu *c, uint64_t lin)
+{
+    return &c->jit.jump[(lin ^ lin >> 12) & (JIT_JUMPS - 1)];
+}
+
 typedef int enter_fn(struct soft_cpu *c, const uint8_t *code);
 
 enum jit_exit jit_execute(struct soft_cpu *c, struct soft_block *b)
@@ -89,7 +94,10 @@ enum jit_exit jit_execute(struct soft_cpu *c, struct soft_block *b)
         c->jit.exits_link++;
         break;
     case JIT_ATTENTION:
-        c->rip = c->jit.code_base + (uint64_t)(int64_t)s->code[c->jit.exit_arg].off;
+        k = &s->code[c->jit.exit_arg];
+        c->rip = c->jit.code_base + (uint64_t)(int64_t)k->off;
+        if (k->stale) /* other code may stand there now */
+            jump_entry(c, c->rip)->key = 0;
         break;
     case JIT_INDIRECT:
         c->jit.exits_indirect++;
@@ -109,8 +117,7 @@ void jit_connect(struct soft_cpu *c, enum jit_exit why, struct soft_block *b)
         if (!to || to->stale)
             return;
         uint64_t lin = c->rip;
-        struct jit_jump *j = &c->jit.jump[(lin ^ lin >> 12) & (JIT_JUMPS - 1)];
-        *j = (struct jit_jump){lin ^ c->jit.key, (uintptr_t)s->rx + to->saved_at};
+        *jump_entry(c, lin) = (struct jit_jump){lin ^ c->jit.key, (uintptr_t)s->rx + to->saved_at};
         return;
     }
     uint32_t id = (uint32_t)(c->jit.exit_arg >> 1);
