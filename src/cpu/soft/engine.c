@@ -28,7 +28,7 @@ static struct soft_engine *soft_engine_of(struct engine *e)
 
 static void soft_probe(struct engine_probe *ret)
 {
-    *ret = (struct engine_probe){.usable = true, .why = "soft interprets guest code in user space"};
+    *ret = (struct engine_probe){.usable = true, .why = "soft translates guest code in user space"};
 }
 
 /* One moment by the TSC and by the clock. Of a few tries the shortest: in a longer one another process ran in between.
