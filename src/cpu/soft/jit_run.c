@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cpu/soft/jit.h"
+#include "cpu/soft/vec_live.h"
 
 /* What generated code may use of the thread's stack: 4096 nested calls, and the C functions that it calls. */
 #define STACK_USE (64 * KIB)
@@ -76,6 +77,8 @@ enum jit_exit jit_execute(struct soft_cpu *c, struct soft_block *b)
     struct jit_code *k = jit_code_of(c, b);
     c->jit.self = (uintptr_t)c;
     c->jit.call = (uintptr_t)jit_call;
+    c->jit.vec_leave = (uintptr_t)vec_live_leave;
+    c->jit.vec_enter = (uintptr_t)vec_live_enter;
     c->jit.code_base = c->rip - (uint64_t)k->off;
     c->jit.stale = false;
     c->blocks->running = NULL; /* nothing that handlers write is to be patched */

@@ -22,10 +22,22 @@ static void leave(struct emit *e)
     e_bytes(e, pops, sizeof pops); /* add rsp, 8; pop r15 … rbx; ret */
 }
 
+/* What C must find in struct soft_cpu: vector state that is in the host's registers. General registers are there already. */
+static void vec_to_memory(struct emit *e)
+{
+    e_alu_imm(e, 7, 1, GS(vec_live), 0);
+    uint8_t *none = e_jcc(e, CC_COND_Z);
+    e_load(e, RDI, GS(jit.self));
+    e_ext(e, 0xff, 4, 2, GS(jit.vec_leave));
+    e_target(none, e->p);
+}
+
 static void exit_thunk(struct emit *e, enum jit_exit why)
 {
     e_store(e, GS(jit.exit_arg), JIT_T0);
     all_regs(e, true);
+    e_load(e, RSP, GS(jit.host_rsp)); /* aligned for C */
+    vec_to_memory(e);
     e_imm32(e, RAX, why);
     leave(e);
 }
@@ -85,6 +97,7 @@ static void handler(struct emit *e)
     all_regs(e, true);
     e_mov(e, RBX, RSP);
     e_alu_imm(e, 4, 8, op_reg(RSP), -16);
+    vec_to_memory(e);
     e_load(e, RDI, GS(jit.self));
     e_op(e, 0x89, 4, JIT_T0, op_reg(RSI));
     e_op(e, 0x89, 4, JIT_T1, op_reg(RDX));
