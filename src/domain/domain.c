@@ -7,6 +7,7 @@
 
 #include "base/bits.h"
 #include "base/fd.h"
+#include "domain/reader.h"
 #include "domain/xml.h"
 
 void *domain_grow(void **array, unsigned *n, size_t size)
@@ -33,7 +34,7 @@ struct domain *domain_new(void)
     return xcalloc(1, sizeof(struct domain));
 }
 
-static void unknown_free(struct domain_unknown *u)
+void domain_unknown_free(struct domain_unknown *u)
 {
     for (unsigned i = 0; i < u->n_items; i++) {
         struct domain_unknown_item *it = &u->items[i];
@@ -68,7 +69,7 @@ static void interface_free(struct domain_interface *n)
         free(n->forwards[i].ranges);
     }
     free(n->forwards);
-    unknown_free(&n->unknown);
+    domain_unknown_free(&n->unknown);
 }
 
 static void disk_free(struct domain_disk *k)
@@ -79,7 +80,7 @@ static void disk_free(struct domain_disk *k)
     free(k->driver_name);
     free(k->target);
     free(k->serial);
-    unknown_free(&k->unknown);
+    domain_unknown_free(&k->unknown);
 }
 
 static void devices_free(struct domain *d)
@@ -95,24 +96,24 @@ static void devices_free(struct domain *d)
         chardev_free(&d->serials[i].chardev);
         free(d->serials[i].target_type);
         free(d->serials[i].model);
-        unknown_free(&d->serials[i].unknown);
+        domain_unknown_free(&d->serials[i].unknown);
     }
     free(d->serials);
     for (unsigned i = 0; i < d->n_consoles; i++) {
         chardev_free(&d->consoles[i].chardev);
         free(d->consoles[i].target_type);
-        unknown_free(&d->consoles[i].unknown);
+        domain_unknown_free(&d->consoles[i].unknown);
     }
     free(d->consoles);
     for (unsigned i = 0; i < d->n_rngs; i++) {
         free(d->rngs[i].model);
         free(d->rngs[i].backend_model);
         free(d->rngs[i].source);
-        unknown_free(&d->rngs[i].unknown);
+        domain_unknown_free(&d->rngs[i].unknown);
     }
     free(d->rngs);
     free(d->balloon.model_name);
-    unknown_free(&d->balloon.unknown);
+    domain_unknown_free(&d->balloon.unknown);
     for (unsigned i = 0; i < d->n_filesystems; i++) {
         struct domain_filesystem *f = &d->filesystems[i];
         free(f->type_name);
@@ -120,12 +121,12 @@ static void devices_free(struct domain *d)
         free(f->driver_type);
         free(f->source);
         free(f->target);
-        unknown_free(&f->unknown);
+        domain_unknown_free(&f->unknown);
     }
     free(d->filesystems);
     for (unsigned i = 0; i < d->n_panics; i++) {
         free(d->panics[i].model);
-        unknown_free(&d->panics[i].unknown);
+        domain_unknown_free(&d->panics[i].unknown);
     }
     free(d->panics);
     domain_free_display(d, unknown_free);
@@ -154,7 +155,7 @@ void domain_free(struct domain *d)
     for (unsigned i = 0; i < d->os.n_boot; i++)
         free(d->os.boot[i]);
     free(d->os.boot);
-    unknown_free(&d->os.unknown);
+    domain_unknown_free(&d->os.unknown);
 
     free(d->cpu.model);
     free(d->cpu.match);
@@ -166,19 +167,19 @@ void domain_free(struct domain *d)
         free(d->cpu.features[i].policy);
     }
     free(d->cpu.features);
-    unknown_free(&d->cpu.unknown);
+    domain_unknown_free(&d->cpu.unknown);
 
     free(d->clock.offset);
     for (unsigned i = 0; i < d->clock.n_timers; i++) {
         free(d->clock.timers[i].name);
         free(d->clock.timers[i].tickpolicy);
-        unknown_free(&d->clock.timers[i].unknown);
+        domain_unknown_free(&d->clock.timers[i].unknown);
     }
     free(d->clock.timers);
-    unknown_free(&d->clock.unknown);
+    domain_unknown_free(&d->clock.unknown);
 
     devices_free(d);
-    unknown_free(&d->unknown);
+    domain_unknown_free(&d->unknown);
     free(d);
 }
 

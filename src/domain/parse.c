@@ -46,41 +46,6 @@ static unsigned parse_child_count(struct reader *r, struct xml_node *n, const ch
     return reader_num(r, c, label, c->text, 65535);
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
-/* 32 hexadecimal digits; libvirt allows '-' anywhere between bytes. */
-static void parse_uuid(struct reader *r, struct xml_node *n, struct domain *d)
-{
-    if (!n)
-        return;
-    const char *s = n->text ? n->text : "";
-    unsigned i = 0;
-    while (i < 16) {
-        if (*s == '-' && i) {
-            s++;
-            continue;
-        }
-        int hi = hex_digit(s[0]), lo = hi < 0 ? -1 : hex_digit(s[1]);
-        if (lo < 0)
-            break;
-        d->uuid[i++] = hi << 4 | lo;
-        s += 2;
-    }
-    if (i < 16 || *s)
-        reader_fail(r, n, "<uuid>: '%.60s' is not a UUID", n->text ? n->text : "");
-    else
-        d->has_uuid = true;
-}
-
 static void parse_os(struct reader *r, struct xml_node *n, struct domain *d)
 {
     struct domain_os *os = &d->os;
@@ -279,7 +244,7 @@ static void parse_domain(struct reader *r, struct xml_node *root, struct domain 
     parse_engine(r, root, d);
     d->id = reader_attr_num(r, root, "id", 0, INT32_MAX);
     reader_child_str(root, "name", &d->name);
-    parse_uuid(r, reader_child(root, "uuid"), d);
+    d->has_uuid = reader_uuid(r, reader_child(root, "uuid"), d->uuid);
     reader_child_str(root, "title", &d->title);
     reader_child_str(root, "description", &d->description);
     d->memory = parse_memory(r, reader_child(root, "memory"));

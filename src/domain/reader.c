@@ -56,6 +56,41 @@ void reader_child_str(struct xml_node *n, const char *name, char **field)
     domain_set(field, reader_child_text(n, name));
 }
 
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
+/* 32 hexadecimal digits; libvirt allows '-' anywhere between bytes. */
+bool reader_uuid(struct reader *r, struct xml_node *n, uint8_t *ret_16)
+{
+    if (!n)
+        return false;
+    const char *s = n->text ? n->text : "";
+    unsigned i = 0;
+    while (i < 16) {
+        if (*s == '-' && i) {
+            s++;
+            continue;
+        }
+        int hi = hex_digit(s[0]), lo = hi < 0 ? -1 : hex_digit(s[1]);
+        if (lo < 0)
+            break;
+        ret_16[i++] = hi << 4 | lo;
+        s += 2;
+    }
+    if (i == 16 && !*s)
+        return true;
+    reader_fail(r, n, "<uuid>: '%.60s' is not a UUID", n->text ? n->text : "");
+    return false;
+}
+
 uint64_t reader_num(struct reader *r, struct xml_node *n, const char *what, const char *text, uint64_t max)
 {
     uint64_t v = 0;

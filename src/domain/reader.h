@@ -27,6 +27,9 @@ const char *reader_child_text(struct xml_node *n, const char *name);
 void reader_attr_str(struct xml_node *n, const char *name, char **field);
 void reader_child_str(struct xml_node *n, const char *name, char **field);
 
+/* A <uuid>'s text as 16 bytes; false when `n` is NULL or it failed. */
+bool reader_uuid(struct reader *r, struct xml_node *n, uint8_t *ret_16);
+
 /* Numbers: `missing` when there is no such attribute, a failure when it is not a decimal number of at most `max`. */
 uint64_t reader_attr_num(struct reader *r, struct xml_node *n, const char *name, uint64_t missing, uint64_t max);
 uint64_t reader_num(struct reader *r, struct xml_node *n, const char *what, const char *text, uint64_t max);
@@ -42,6 +45,7 @@ int reader_attr_word(struct reader *r, struct xml_node *n, const char *name, int
 void reader_keep(struct reader *r, struct xml_node *n, struct domain_unknown *u, const char *path,
                  bool (*own)(const struct xml_node *n));
 
+void domain_unknown_free(struct domain_unknown *u);
 /* Gives everything in `u` back to the formatted element `n`. */
 void domain_unknown_graft(const struct domain_unknown *u, struct xml_node *n);
 
