@@ -129,7 +129,7 @@ static void devices_free(struct domain *d)
         domain_unknown_free(&d->panics[i].unknown);
     }
     free(d->panics);
-    domain_free_display(d, unknown_free);
+    domain_free_display(d, domain_unknown_free);
 }
 
 void domain_free(struct domain *d)
