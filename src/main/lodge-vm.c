@@ -18,6 +18,7 @@ static const char help[] =
     "  --domain-fd N        the same, from an open descriptor\n"
     "  --monitor unix=FILE  serve the monitor protocol (QMP) on a socket\n"
     "  --gdb tcp=[HOST:]PORT|unix=FILE  let gdb debug the guest\n"
+    "  --incoming file:FILE  go on from where the monitor's migrate saved the guest\n"
     "  --paused             do not start the vCPUs before the monitor's cont\n"
     "  --status-fd N        write \"pty FILE\" lines, and \"running\" once the guest runs, to descriptor N\n"
     "  --end-fd N           write how the guest ended to descriptor N\n"
@@ -39,12 +40,13 @@ static void note_unknown(void *opaque, int line, const char *path)
 
 int main(int argc, char **argv)
 {
-    enum { DOMAIN = 1, DOMAIN_FD, MONITOR, GDB, PAUSED, STATUS_FD, END_FD, VERBOSE, HELP, VERSION };
+    enum { DOMAIN = 1, DOMAIN_FD, MONITOR, GDB, INCOMING, PAUSED, STATUS_FD, END_FD, VERBOSE, HELP, VERSION };
     static const struct option options[] = {
         {"domain", required_argument, NULL, DOMAIN},
         {"domain-fd", required_argument, NULL, DOMAIN_FD},
         {"monitor", required_argument, NULL, MONITOR},
         {"gdb", required_argument, NULL, GDB},
+        {"incoming", required_argument, NULL, INCOMING},
         {"paused", no_argument, NULL, PAUSED},
         {"status-fd", required_argument, NULL, STATUS_FD},
         {"end-fd", required_argument, NULL, END_FD},
@@ -78,6 +80,11 @@ int main(int argc, char **argv)
             if (!gdb_where_valid(optarg))
                 return usage("--gdb: not tcp=[HOST:]PORT or unix=FILE: ", optarg);
             o.gdb = optarg;
+            break;
+        case INCOMING:
+            if (strncmp(optarg, "file:", 5) || !optarg[5])
+                return usage("--incoming: not file:FILE: ", optarg);
+            o.incoming = optarg + 5;
             break;
         case PAUSED:
             o.paused = true;

@@ -5,6 +5,7 @@
 #include "serve.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,6 +163,36 @@ static int op_read_phys(void *opaque, uint64_t gpa, void *buf, size_t len)
     return vm_read_phys(((struct serve *)opaque)->vm, gpa, buf, len);
 }
 
+/* Beside its place first: what was there stays until all is written. */
+static int op_save(void *opaque, const char *path, struct err *err)
+{
+    struct vm *vm = ((struct serve *)opaque)->vm;
+    autofree char *part = xasprintf("%s.part", path);
+    int code = vm_stop(vm, err);
+    if (code < 0)
+        return code;
+    autofd int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return err_errno(err, -errno, "%s", part);
+    code = vm_save(vm, fd, err);
+    if (code >= 0 && (fsync(fd) < 0 || rename(part, path) < 0))
+        code = err_errno(err, -errno, "%s", path);
+    if (code < 0)
+        unlink(part);
+    return code;
+}
+
+static int load(struct serve *s, const char *path, struct err *err)
+{
+    autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_errno(err, -errno, "%s", path);
+    int code = vm_load(s->vm, fd, err);
+    if (code < 0)
+        err_prefix(err, "%s", path);
+    return code;
+}
+
 static char *op_engine_info(void *opaque)
 {
     return vm_info_engine(((struct serve *)opaque)->vm);
@@ -220,6 +251,7 @@ static const struct monitor_vm_ops monitor_ops = {
     .move = op_move,
     .place = op_place,
     .engine_info = op_engine_info,
+    .save = op_save,
 };
 
 /* What the debugger asks. */
@@ -418,6 +450,8 @@ static int start(struct serve *s, const struct serve_options *o, struct err *err
         fprintf(stderr, "lodge-vm: console on %s\n", ptys[i]);
     for (unsigned i = 0; i < n && o->status_fd >= 0; i++)
         dprintf(o->status_fd, "pty %s\n", ptys[i]);
+    if (o->incoming && (code = load(s, o->incoming, err)) < 0)
+        return code;
     if (!o->paused && (code = vm_cont(s->vm, err)) < 0)
         return code;
     if (o->status_fd >= 0) {

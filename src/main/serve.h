@@ -7,6 +7,7 @@
 struct serve_options {
     const char *monitor; /* path of the monitor's socket, or NULL */
     const char *gdb;     /* where gdb finds us ("tcp=…", "unix=…"), or NULL */
+    const char *incoming; /* a file that the monitor's migrate wrote: go on from there; or NULL */
     int status_fd;       /* gets "pty PATH\n" for each terminal, and "running\n" once the guest runs; -1: none */
     int end_fd;          /* gets how the guest ended, as the SHUTDOWN event's reason, and the exit status; -1: none */
     bool paused;         /* wait for the monitor's cont */

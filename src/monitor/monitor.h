@@ -75,6 +75,8 @@ struct monitor_vm_ops {
     void (*move)(void *opaque, int dx, int dy, int wheel, unsigned buttons);
     void (*place)(void *opaque, unsigned x, unsigned y, int wheel, unsigned buttons);
     char *(*engine_info)(void *opaque); /* text; NULL: its name is all there is */
+    /* Stops the machine and writes it to a file, from which --incoming goes on. NULL: it cannot be saved. */
+    int (*save)(void *opaque, const char *path, struct err *err);
 };
 
 struct monitor_vm {

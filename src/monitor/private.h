@@ -22,6 +22,7 @@ struct monitor {
     struct loop_fd *listen_watch;
     struct client *clients;
     unsigned n_clients;
+    const char *migrated; /* how the last migrate ended, or NULL */
     unsigned buttons, x, y; /* of the pointer, as input-send-event left them */
 };
 

@@ -166,6 +166,28 @@ static json_t *balloon(struct qmp_session *s, const json_t *args, struct err *er
     return done(vm->ops->balloon_set ? vm->ops->balloon_set(vm->opaque, value, err) : no_balloon(err));
 }
 
+static json_t *migrate(struct qmp_session *s, const json_t *args, struct err *err)
+{
+    const char *uri = json_string_value(json_object_get(args, "uri"));
+    const struct monitor_vm *vm = &s->m->vm;
+    if (strncmp(uri, "file:", 5) || !uri[5]) {
+        err_set(err, -EINVAL, "Parameter 'uri' expects file:PATH");
+        return NULL;
+    }
+    if (!vm->ops->save) {
+        err_set(err, -ENOTSUP, "this guest cannot be saved");
+        return NULL;
+    }
+    int code = vm->ops->save(vm->opaque, uri + 5, err);
+    s->m->migrated = code < 0 ? "failed" : "completed";
+    return done(code);
+}
+
+static json_t *query_migrate(struct qmp_session *s, const json_t *args, struct err *err)
+{
+    return s->m->migrated ? json_pack("{s:s}", "status", s->m->migrated) : json_object();
+}
+
 static json_t *stop(struct qmp_session *s, const json_t *args, struct err *err)
 {
     return done(s->m->vm.ops->stop(s->m->vm.opaque, err));
