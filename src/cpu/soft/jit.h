@@ -24,6 +24,9 @@
 #define JIT_T1 13u
 #define JIT_RSP 15u
 
+/* Above a reference to an instruction: LIVE_* bits that it needs. */
+#define JIT_LIVE_SHIFT 28
+
 /* Why generated code came back to C. */
 enum jit_exit {
     JIT_CONTINUE,  /* not an exit */
@@ -47,6 +50,7 @@ struct jit_slow {
     uint16_t insn;
     bool back;        /* does it come back? */
     uint8_t fl;       /* enum jit_flags at `resume` */
+    uint8_t live;     /* LIVE_*: no handler is wanted but this state */
 };
 
 /* A block while it is translated. */
@@ -68,6 +72,7 @@ struct jit {
     } link[2];
     unsigned n_links;
     bool ended; /* the last instruction has its exits */
+    uint8_t vec_live; /* LIVE_*: what the block has made sure of */
     uint32_t id;
     uint8_t *rx; /* what the byte at `base` is executed as */
     uint8_t *base;
@@ -127,8 +132,14 @@ void jit_flags_save(struct jit *j, unsigned need);
 void jit_slow_if(struct jit *j, unsigned cond, bool back);
 /* The same from a rel32. */
 void jit_slow_at(struct jit *j, uint8_t *site, bool back);
+/* A branch to where vector or x87 state is brought into the host's registers (LIVE_* in `live`); it comes back to here. */
+void jit_slow_live(struct jit *j, uint8_t *site, unsigned live);
+/* The next instruction emitted is an x87 instruction of the guest. */
+void jit_x87_note(struct jit *j);
 /* j->i by its handler. */
 void jit_handler_call(struct jit *j, unsigned k);
+/* The same place in the block, for state instead. */
+void jit_live_call(struct jit *j, unsigned k, unsigned live);
 void jit_by_handler(struct jit *j);
 /* Leaves the block for the instruction at `off` in the page. */
 void jit_exit_to(struct jit *j, int32_t off);
@@ -137,6 +148,7 @@ void jit_target(struct jit *j, uint8_t *rel32, const void *rx); /* a jump to cod
 jit_lower jit_alu, jit_test, jit_incdec, jit_notneg, jit_imul, jit_mul;                                 /* jit_alu.c */
 jit_lower jit_mov, jit_movx, jit_lea, jit_cmov, jit_setcc, jit_xchg, jit_bswap, jit_convert, jit_nop;   /* jit_mov.c */
 jit_lower jit_shift, jit_shiftd, jit_shiftx, jit_bt, jit_scan, jit_bmi;                                          /* jit_shift.c */
+jit_lower jit_vec; /* jit_vec.c; for any that has no other */
 jit_lower jit_jcc, jit_jmp, jit_call_near, jit_ret, jit_push, jit_pop, jit_leave;                                /* jit_branch.c */
 
 /* The lowering of a mnemonic, NULL: none. jit_block.c */
@@ -177,7 +189,7 @@ struct jit_code {
 
 /* Thunks, as offsets into the cache. */
 struct jit_thunks {
-    const uint8_t *enter, *handler, *link_direct, *link_saved, *out_direct, *out_saved, *dispatch;
+    const uint8_t *enter, *handler, *live, *link_direct, *link_saved, *out_direct, *out_saved, *dispatch;
 };
 
 struct soft_jit {
@@ -189,6 +201,13 @@ struct soft_jit {
     uint32_t generation;         /* of the cache's contents */
     _Atomic uint32_t *page_code; /* by RAM page: the newest translated block there, 0: none */
     uint64_t ram_pages;
+    bool vec; /* vector and x87 instructions are lowered on this host */
+    /* Where the guest's x87 instructions are, in ascending order: for the instruction pointer that they leave. */
+    struct jit_x87 {
+        uint32_t at; /* offset in the cache */
+        int32_t off; /* of the guest's instruction in its page */
+    } *x87;
+    size_t n_x87, max_x87;
     struct jit_thunks thunk;
     /* Pages whose code was written, to be looked at by the vCPU's thread. */
     pthread_mutex_t lock;
@@ -216,6 +235,8 @@ bool jit_translate(struct soft_cpu *c, struct soft_block *b);
 
 /* A page's code was written: takes its translations out of the way, here and (in time) on the vCPUs that have some. Any thread. */
 void jit_page_dropped(struct soft_engine *e, uint64_t page);
+/* Turns the x87 instruction pointer in c->vec, if generated code left it there, into the guest's. jit_cache.c */
+void jit_x87_pointer(struct soft_cpu *c);
 /* On the vCPU's thread: does what was asked for by jit_page_dropped(). */
 void jit_take_drops(struct soft_cpu *c);
 /* The block's code turned out to be what it was: its translation counts again. */

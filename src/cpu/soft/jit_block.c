@@ -48,7 +48,9 @@ const struct jit_row *jit_row(unsigned mnemonic)
 
 static jit_lower *lowering(const struct insn *i)
 {
-    return i->system ? NULL : table[i->mnemonic].lower;
+    if (i->system)
+        return NULL;
+    return table[i->mnemonic].lower ? table[i->mnemonic].lower : jit_vec;
 }
 
 static void liveness(struct jit *j)
@@ -71,6 +73,11 @@ static void slow_paths(struct jit *j)
     for (unsigned k = 0; k < j->n_slow; k++) {
         struct jit_slow *s = &j->slow[k];
         e_target(s->site, j->e.p);
+        if (s->live) {
+            jit_live_call(j, s->insn, s->live);
+            e_target(e_jmp(&j->e), s->resume);
+            continue;
+        }
         jit_handler_call(j, s->insn);
         if (!s->back) {
             e8(&j->e, 0x0f); /* ud2: the handler always leaves */
@@ -128,6 +135,8 @@ uint8_t *jit_emit_block(struct soft_cpu *c, const struct soft_block *b, uint32_t
             jit_by_handler(&j);
         }
         for (; slow < j.n_slow; slow++) {
+            if (j.slow[slow].live)
+                continue;
             j.slow[slow].resume = j.e.p;
             j.slow[slow].fl = (uint8_t)j.fl;
         }

@@ -13,6 +13,8 @@
 
 #include "base/fd.h"
 #include "cpu/soft/jit.h"
+#include "cpu/soft/vec.h"
+#include "cpu/soft/vec_live.h"
 
 /* What one vCPU may use; pages are only taken as code is written. */
 #define CACHE_SIZE (16 * MIB)
@@ -40,6 +42,7 @@ int jit_init(struct soft_cpu *c, struct err *err)
     s->page_code = mmap(NULL, s->ram_pages * sizeof *s->page_code, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (s->rw == MAP_FAILED || s->rx == MAP_FAILED || s->code == MAP_FAILED || s->page_code == MAP_FAILED)
         return err_errno(err, -errno, "cannot map a code cache");
+    s->vec = vec_live_supported();
     s->generation = 1;
     s->n_code = 1; /* 0: none */
     jit_thunks_emit(c);
@@ -61,6 +64,7 @@ void jit_free(struct soft_cpu *c)
     if (s->page_code != MAP_FAILED)
         munmap((void *)s->page_code, s->ram_pages * sizeof *s->page_code);
     fd_closep(&s->fd);
+    free(s->x87);
     pthread_mutex_destroy(&s->lock);
     free(s);
     c->jit_cache = NULL;
@@ -82,6 +86,7 @@ void jit_flush(struct soft_cpu *c)
     for (uint32_t k = 1; k < s->n_code; k++)
         s->page_code[s->code[k].page] = 0;
     s->n_code = 1;
+    s->n_x87 = 0;
     s->used = s->first;
     s->generation++;
     s->flushes++;
@@ -173,6 +178,43 @@ void jit_page_dropped(struct soft_engine *e, uint64_t page)
         pthread_mutex_unlock(&s->lock);
         pending_add(c, PEND_CODE);
     }
+}
+
+/* ---- the x87 instruction pointer ---- */
+
+void jit_x87_note(struct jit *j)
+{
+    struct soft_jit *s = j->c->jit_cache;
+    uint32_t at = (uint32_t)(j->e.p - s->rw);
+    while (s->n_x87 && s->x87[s->n_x87 - 1].at >= at)
+        s->n_x87--; /* of a block that was given up */
+    if (s->n_x87 == s->max_x87) {
+        size_t max = s->max_x87 ? 2 * s->max_x87 : 256;
+        struct jit_x87 *p = reallocarray(s->x87, max, sizeof *p);
+        if (!p)
+            return; /* the guest sees a pointer of ours; it is of no use to it */
+        s->x87 = p;
+        s->max_x87 = max;
+    }
+    s->x87[s->n_x87++] = (struct jit_x87){at, j->off};
+}
+
+void jit_x87_pointer(struct soft_cpu *c)
+{
+    struct soft_jit *s = c->jit_cache;
+    uint64_t at = le64_get(c->vec.fx + FX_FIP) - (uintptr_t)s->rx;
+    size_t low = 0, high = s->n_x87;
+    if (at >= s->used)
+        return;
+    while (low < high) {
+        size_t mid = (low + high) / 2;
+        if (s->x87[mid].at < at)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    uint64_t rip = low < s->n_x87 && s->x87[low].at == at ? c->jit.x87_base + (uint64_t)(int64_t)s->x87[low].off : 0;
+    le64_put(c->vec.fx + FX_FIP, rip);
 }
 
 /* ---- entering ---- */

@@ -29,12 +29,12 @@ struct jit_cpu {
     uint64_t tlb;       /* soft_mmu.cur */
     uint64_t host_rsp;  /* at entry */
     uint64_t tmp;       /* RAX while flags move */
-    uint64_t call;      /* jit_call() */
-    uint64_t vec_leave; /* vec_live_leave() */
-    uint64_t vec_enter; /* vec_live_enter() */
+    uint64_t call;      /* C functions: executes an instruction, */
+    uint64_t call_live; /* … brings vector or x87 state into the host's registers */
+    uint64_t x87_base;  /* code_base when x87 instructions ran last */
     uint64_t target;    /* of an indirect CALL, while it pushes */
     uint64_t exit_arg;
-    bool stale; /* code that may be running was written: leave after this instruction */
+    bool stale;    /* code that may be running was written: leave after this instruction */
     uint64_t enters, exits_link, exits_indirect, exits_leave, calls; /* statistics */
     struct jit_jump jump[JIT_JUMPS];
 };

@@ -164,21 +164,36 @@ void jit_slow_if(struct jit *j, unsigned cond, bool back)
     jit_slow_at(j, e_jcc(&j->e, cond), back);
 }
 
+void jit_slow_live(struct jit *j, uint8_t *site, unsigned live)
+{
+    j->slow[j->n_slow++] = (struct jit_slow){.site = site, .resume = j->e.p, .insn = (uint16_t)j->k, .live = (uint8_t)live};
+}
+
 void jit_target(struct jit *j, uint8_t *rel32, const void *rx)
 {
     e_target(rel32, j->base + ((const uint8_t *)rx - j->rx));
 }
 
-/* The call of instruction k's handler. Flags are in cc, before and after. */
-void jit_handler_call(struct jit *j, unsigned k)
+/* What the C functions behind both thunks are told: instruction k and where it is. Flags are in cc, before and after. */
+static void call(struct jit *j, unsigned k, unsigned live, const uint8_t *thunk)
 {
     const struct insn *i = &j->b->insn[k];
     int32_t off = (int32_t)(j->b->gpa & (PAGE_SIZE - 1));
     for (unsigned n = 0; n < k; n++)
         off += j->b->insn[n].len;
-    e_imm32(&j->e, JIT_T0, (uint32_t)(((const uint8_t *)i - j->c->blocks->arena) / 8));
+    e_imm32(&j->e, JIT_T0, (uint32_t)(((const uint8_t *)i - j->c->blocks->arena) / 8) | live << JIT_LIVE_SHIFT);
     e_imm32(&j->e, JIT_T1, (uint32_t)off);
-    jit_target(j, e_call(&j->e), j->c->jit_cache->thunk.handler);
+    jit_target(j, e_call(&j->e), thunk);
+}
+
+void jit_handler_call(struct jit *j, unsigned k)
+{
+    call(j, k, 0, j->c->jit_cache->thunk.handler);
+}
+
+void jit_live_call(struct jit *j, unsigned k, unsigned live)
+{
+    call(j, k, live, j->c->jit_cache->thunk.live);
 }
 
 void jit_by_handler(struct jit *j)

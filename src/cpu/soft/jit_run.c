@@ -18,13 +18,18 @@ void jit_attach(struct soft_cpu *c)
         syscall(SYS_arch_prctl, ARCH_SET_GS, c);
 }
 
-/*
- * Called by generated code: executes the instruction at `ref` (in the block arena, in units of 8 bytes), which stands at `off` in
- * the running page. JIT_CONTINUE: done, behind it the block goes on.
- */
-static int jit_call(struct soft_cpu *c, uint32_t ref, int32_t off)
+/* Generated code calls these, and the guest's vector state may be in the host's registers. */
+#define FROM_CODE __attribute__((target("general-regs-only"), noinline))
+
+static const struct insn *insn_at(struct soft_cpu *c, uint32_t ref)
 {
-    const struct insn *i = (const struct insn *)(c->blocks->arena + (size_t)ref * 8);
+    return (const struct insn *)(c->blocks->arena + (size_t)ref * 8);
+}
+
+/* Executes the instruction at `ref`; jit_call() without vector state in the host's registers. */
+__attribute__((noinline)) static int execute(struct soft_cpu *c, uint32_t ref, int32_t off)
+{
+    const struct insn *i = insn_at(c, ref);
     uint64_t rip = c->jit.code_base + (uint64_t)(int64_t)off;
     unsigned len = i->len;
     c->rip = rip;
@@ -50,6 +55,51 @@ static int jit_call(struct soft_cpu *c, uint32_t ref, int32_t off)
     }
 }
 
+/* Out of the host's registers with what is there, for C. */
+FROM_CODE static unsigned put_away(struct soft_cpu *c)
+{
+    unsigned live = c->vec_live;
+    if (live) {
+        vec_live_leave(c);
+        if (live & LIVE_X87)
+            jit_x87_pointer(c);
+    }
+    return live;
+}
+
+/*
+ * Called by generated code: executes the instruction at `ref` (in the block arena, in units of 8 bytes), which stands at `off` in
+ * the running page. JIT_CONTINUE: done, behind it the block goes on.
+ */
+FROM_CODE static int jit_call(struct soft_cpu *c, uint32_t ref, int32_t off)
+{
+    unsigned live = put_away(c);
+    int why = execute(c, ref, off);
+    if (live && why == JIT_CONTINUE && !vec_live_enter(c, live)) {
+        c->rip += insn_at(c, ref)->len;
+        why = JIT_LEAVE;
+    }
+    return why;
+}
+
+/*
+ * Called by generated code: the instruction at `ref` needs state in the host's registers; which, stands above `ref`. JIT_CONTINUE: there it
+ * is. Else the instruction has been executed here, and the block is left.
+ */
+FROM_CODE static int jit_call_live(struct soft_cpu *c, uint32_t ref, int32_t off)
+{
+    if (vec_live_enter(c, ref >> JIT_LIVE_SHIFT))
+        return JIT_CONTINUE;
+    ref &= BIT(JIT_LIVE_SHIFT) - 1;
+    put_away(c);
+    int why = execute(c, ref, off);
+    if (why == JIT_CONTINUE) {
+        c->rip += insn_at(c, ref)->len;
+        why = JIT_LEAVE;
+    }
+    return why;
+}
+
 bool jit_ready(struct soft_cpu *c, struct soft_block *b)
 {
     struct soft_jit *s = c->jit_cache;
@@ -71,14 +121,20 @@ static struct jit_jump *jump_entry(struct soft_cpu *c, uint64_t lin)
 
 typedef int enter_fn(struct soft_cpu *c, const uint8_t *code);
 
+FROM_CODE static int run_code(struct soft_cpu *c, enter_fn *enter, const uint8_t *code)
+{
+    int why = enter(c, code);
+    put_away(c);
+    return why;
+}
+
 enum jit_exit jit_execute(struct soft_cpu *c, struct soft_block *b)
 {
     struct soft_jit *s = c->jit_cache;
     struct jit_code *k = jit_code_of(c, b);
     c->jit.self = (uintptr_t)c;
     c->jit.call = (uintptr_t)jit_call;
-    c->jit.vec_leave = (uintptr_t)vec_live_leave;
-    c->jit.vec_enter = (uintptr_t)vec_live_enter;
+    c->jit.call_live = (uintptr_t)jit_call_live;
     c->jit.code_base = c->rip - (uint64_t)k->off;
     c->jit.stale = false;
     c->blocks->running = NULL; /* nothing that handlers write is to be patched */
@@ -89,7 +145,7 @@ enum jit_exit jit_execute(struct soft_cpu *c, struct soft_block *b)
     enter_fn *enter;
     memcpy(&enter, &s->thunk.enter, sizeof enter);
     c->jit.enters++;
-    enum jit_exit why = (enum jit_exit)enter(c, s->rx + k->saved_at);
+    enum jit_exit why = (enum jit_exit)run_code(c, enter, s->rx + k->saved_at);
     switch (why) {
     case JIT_LINK:
         k = &s->code[c->jit.exit_arg >> 1];

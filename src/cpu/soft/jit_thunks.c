@@ -22,22 +22,10 @@ static void leave(struct emit *e)
     e_bytes(e, pops, sizeof pops); /* add rsp, 8; pop r15 … rbx; ret */
 }
 
-/* What C must find in struct soft_cpu: vector state that is in the host's registers. General registers are there already. */
-static void vec_to_memory(struct emit *e)
-{
-    e_alu_imm(e, 7, 1, GS(vec_live), 0);
-    uint8_t *none = e_jcc(e, CC_COND_Z);
-    e_load(e, RDI, GS(jit.self));
-    e_ext(e, 0xff, 4, 2, GS(jit.vec_leave));
-    e_target(none, e->p);
-}
-
 static void exit_thunk(struct emit *e, enum jit_exit why)
 {
     e_store(e, GS(jit.exit_arg), JIT_T0);
     all_regs(e, true);
-    e_load(e, RSP, GS(jit.host_rsp)); /* aligned for C */
-    vec_to_memory(e);
     e_imm32(e, RAX, why);
     leave(e);
 }
@@ -92,16 +80,16 @@ static void enter(struct emit *e, const uint8_t *no_return)
     e_ext(e, 0xff, 4, 4, op_reg(JIT_T0));
 }
 
-static void handler(struct emit *e)
+/* Calls the C function at `fn` with (the vCPU, JIT_T0, JIT_T1); out of generated code when it returns something. */
+static void handler(struct emit *e, struct opnd fn)
 {
     all_regs(e, true);
     e_mov(e, RBX, RSP);
     e_alu_imm(e, 4, 8, op_reg(RSP), -16);
-    vec_to_memory(e);
     e_load(e, RDI, GS(jit.self));
     e_op(e, 0x89, 4, JIT_T0, op_reg(RSI));
     e_op(e, 0x89, 4, JIT_T1, op_reg(RDX));
-    e_ext(e, 0xff, 4, 2, GS(jit.call));
+    e_ext(e, 0xff, 4, 2, fn);
     e_mov(e, RSP, RBX);
     e_op(e, 0x85, 4, RAX, op_reg(RAX)); /* test */
     uint8_t *out = e_jcc(e, CC_COND_NZ);
@@ -120,7 +108,9 @@ void jit_thunks_emit(struct soft_cpu *c)
         e8(&e, 0x90);                                                                                                  \
     s->thunk.name = s->rx + (e.p - s->rw)
     THUNK(handler);
-    handler(&e);
+    handler(&e, GS(jit.call));
+    THUNK(live);
+    handler(&e, GS(jit.call_live));
     THUNK(link_direct);
     flags_to_cc(&e);
     THUNK(link_saved);

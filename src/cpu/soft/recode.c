@@ -201,7 +201,7 @@ static bool is_scalar_int(ZydisMnemonic m)
 }
 
 unsigned recode(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops, const uint8_t *bytes,
-                const uint8_t gpr[16], unsigned mem_base, uint8_t out[15])
+                const uint8_t gpr[16], unsigned base, unsigned index, uint8_t out[15])
 {
     bool modrm = z->attributes & ZYDIS_ATTRIB_HAS_MODRM, mem = modrm && z->raw.modrm.mod != 3, byte = false;
     bool long64 = z->machine_mode == ZYDIS_MACHINE_MODE_LONG_64, vex = z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
@@ -220,7 +220,8 @@ unsigned recode(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops
         !field(z, ops, ZYDIS_OPERAND_ENCODING_MODRM_RM, gpr, &rm, &byte))
         return 0;
     if (mem)
-        rm = mem_base;
+        rm = base;
+    bool x = mem && index != RECODE_NONE && index >= 8;
 
     if (vex) {
         /* Outside of 64-bit code W says nothing about general registers. */
@@ -228,7 +229,7 @@ unsigned recode(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops
             return 0; /* the decoder takes W for what it is in 64-bit code */
         bool w = z->raw.vex.W && (long64 || !(has_gpr(z, ops) || is_scalar_int(z->mnemonic)));
         out[n++] = 0xc4;
-        out[n++] = (uint8_t)((reg >= 8 ? 0 : 0x80) | 0x40 | (rm >= 8 ? 0 : 0x20) | z->raw.vex.m_mmmm);
+        out[n++] = (uint8_t)((reg >= 8 ? 0 : 0x80) | (x ? 0 : 0x40) | (rm >= 8 ? 0 : 0x20) | z->raw.vex.m_mmmm);
         out[n++] = (uint8_t)((w ? 0x80 : 0) | (~vvvv & 15) << 3 | z->raw.vex.L << 2 | z->raw.vex.pp);
         out[n++] = z->opcode;
     } else {
@@ -241,7 +242,7 @@ unsigned recode(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops
             }
         }
         uint8_t rex = (uint8_t)(0x40 | (z->raw.rex.W && z->attributes & ZYDIS_ATTRIB_HAS_REX ? 8 : 0) |
-                                (reg >= 8 ? 4 : 0) | (rm >= 8 ? 1 : 0));
+                                (reg >= 8 ? 4 : 0) | (x ? 2 : 0) | (rm >= 8 ? 1 : 0));
         if (rex != 0x40 || byte)
             out[n++] = rex;
         n += map_bytes(z->opcode_map, out + n);
@@ -251,10 +252,10 @@ unsigned recode(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops
         if (!mem) {
             out[n++] = (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7));
         } else {
-            bool disp = (rm & 7) == 5;
-            out[n++] = (uint8_t)((disp ? 0x40 : 0) | (reg & 7) << 3 | (rm & 7));
-            if ((rm & 7) == 4)
-                out[n++] = 0x24;
+            bool disp = (rm & 7) == 5, sib = (rm & 7) == 4 || index != RECODE_NONE;
+            out[n++] = (uint8_t)((disp ? 0x40 : 0) | (reg & 7) << 3 | (sib ? 4 : rm & 7));
+            if (sib)
+                out[n++] = (uint8_t)((index == RECODE_NONE ? 4 : index & 7) << 3 | (rm & 7));
             if (disp)
                 out[n++] = 0;
         }

@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define RECODE_NONE 0xffu
+
 /* What the operands are. Masks have a bit for each of the sixteen general registers. */
 struct recode_info {
     uint16_t gpr_in,
@@ -33,6 +35,6 @@ bool recode_describe(const ZydisDecodedInstruction *z, const ZydisDecodedOperand
  * is fine, AH to BH are not).
  */
 unsigned recode(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops, const uint8_t *bytes,
-                const uint8_t gpr[16], unsigned mem_base, uint8_t out[15]);
+                const uint8_t gpr[16], unsigned base, unsigned index, uint8_t out[15]);
 
 #endif
