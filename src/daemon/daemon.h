@@ -45,6 +45,7 @@ struct daemon {
     struct timer minute;
     uint64_t idle_since;
     unsigned works; /* threads at work; work.h */
+    unsigned long long serial; /* of files that are needed for a moment */
     char *emulator; /* the path of lodge-vm */
     struct routes *routes; /* dispatch.c */
     void *networks;  /* the network driver's own */
@@ -125,6 +126,6 @@ int auth_polkit(struct daemon *d, struct rpc_call *call);
 void console_ended(struct guest *g);
 
 extern const struct driver driver_connect, driver_domain, driver_domain_life, driver_domain_console, driver_node, driver_pool,
-    driver_volume, driver_none;
+    driver_volume, driver_none, driver_domain_config, driver_domain_stats, driver_domain_monitor, driver_qemu;
 
 #endif

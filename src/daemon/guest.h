@@ -103,6 +103,8 @@ struct guest {
     void *autodestroy; /* the connection that takes it along */
     uint64_t started_ns; /* host time */
     uint64_t balloon;    /* bytes that the guest has, as last told */
+    pid_t *tids;         /* of the vCPUs' threads */
+    unsigned n_tids;
     void *console;       /* who has the console; see console.c */
 };
 

@@ -53,6 +53,7 @@ void guests_remove(struct guest *g)
     t->n--;
     qmp_free(g->qmp);
     domain_free(g->live);
+    free(g->tids);
     free(g->name);
     free(g->xml);
     free(g);

@@ -79,6 +79,18 @@ static void on_status(void *opaque, json_t *ret, const char *error)
         guest_set_state(g, GUEST_SHUTDOWN, 1);
 }
 
+static void on_cpus(void *opaque, json_t *ret, const char *error)
+{
+    struct guest *g = opaque;
+    size_t n = json_array_size(ret);
+    if (!n || n > 1024)
+        return;
+    free(g->tids);
+    g->tids = xcalloc(n, sizeof *g->tids);
+    for (g->n_tids = 0; g->n_tids < n; g->n_tids++)
+        g->tids[g->n_tids] = json_integer_value(json_object_get(json_array_get(ret, g->n_tids), "thread-id"));
+}
+
 void guest_monitor_connect(struct guest *g)
 {
     static const struct qmp_owner events = {NULL, on_event, on_closed};
@@ -91,6 +103,7 @@ void guest_monitor_connect(struct guest *g)
         g->qmp = NULL;
         return;
     }
+    qmp_call(g->qmp, "query-cpus-fast", NULL, on_cpus, g);
     if (g->adopted)
         qmp_call(g->qmp, "query-status", NULL, on_status, g);
 }

@@ -118,6 +118,9 @@ static void drop_process(struct guest *g)
     g->pidfd = g->status_fd = -1;
     qmp_free(g->qmp);
     g->qmp = NULL;
+    free(g->tids);
+    g->tids = NULL;
+    g->n_tids = 0;
 }
 
 void guest_ended(struct guest *g, int wait_status)

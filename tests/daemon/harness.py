@@ -162,3 +162,15 @@ def domain_xml(name, kernel, extra="", devices="", kind="qemu", memory=8, machin
 <os><type arch='x86_64' machine='%s'>hvm</type><kernel>%s</kernel></os><features><acpi/></features>%s
 <devices><serial type='pty'/><memballoon model='none'/>%s</devices></domain>""" % (
         kind, name, "<uuid>%s</uuid>" % uuid if uuid else "", memory, machine, kernel, extra, devices)
+
+
+def libvirt_module():
+    """python3-libvirt belongs to the distribution's own interpreter, which may not be the one that runs us."""
+    try:
+        import libvirt
+        libvirt.registerErrorHandler(lambda *a: None, None)
+        return libvirt
+    except ImportError:
+        if os.path.realpath(sys.executable) != os.path.realpath("/usr/bin/python3") and os.path.exists("/usr/bin/python3"):
+            os.execv("/usr/bin/python3", ["/usr/bin/python3"] + sys.argv)
+        skip("python3-libvirt is not installed")
