@@ -7,6 +7,7 @@
 
 #include "base/fd.h"
 #include "cli/img.h"
+#include "cli/vsh.h"
 
 int cli_error(const char *fmt, ...)
 {
@@ -35,6 +36,11 @@ static void help_program(FILE *f)
     fprintf(f, "Usage: lodge VERB [OPTION]...\nVirtual machines on Linux.\n\nVerbs:\n");
     for (const struct cli_verb *v = cli_verbs; v->name; v++)
         fprintf(f, "  %-14s%s\n", v->name, v->summary);
+    for (const struct vsh_group *g = vsh_groups; g->title; g++) {
+        fprintf(f, "\n%s:\n", g->title);
+        for (const struct vsh_cmd *c = g->cmds; c->name; c++)
+            fprintf(f, "  %-26s%s\n", c->name, c->summary);
+    }
     fprintf(f, "\n  --help        this help; lodge VERB --help explains a verb\n"
                "  --version     print the version\n");
 }
@@ -67,6 +73,8 @@ int cli_help_verb(const struct cli_verb *verb, int argc, char **argv)
     const struct cli_verb *about = NULL;
     if (argc > 2)
         return cli_usage(verb, "too many arguments");
+    if (argc == 2 && !cli_verb_find(argv[1]) && vsh_cmd_find(argv[1]))
+        return vsh_main("lodge", argc + 1, (char *[]){(char *)"lodge", (char *)"help", argv[1], NULL});
     if (argc == 2 && !strcmp(argv[1], "--help"))
         about = verb;
     else if (argc == 2 && !(about = cli_verb_find(argv[1])))
@@ -129,6 +137,15 @@ int cli_parse(const struct cli_verb *verb, int argc, char **argv,
     return 0;
 }
 
+/* Options before the verb that are the management verbs': -c URI, -q and so on. */
+static bool is_management(int argc, char **argv)
+{
+    return argc < 2 ||
+           (argv[1][0] == '-' && strcmp(argv[1], "--help") != 0 && strcmp(argv[1], "-h") != 0 &&
+            strcmp(argv[1], "--version") != 0) ||
+           (!cli_verb_find(argv[1]) && (vsh_cmd_find(argv[1]) || strchr(argv[1], ' ')));
+}
+
 int cli_main(int argc, char **argv)
 {
     const char *name = argc ? strrchr(argv[0], '/') : NULL;
@@ -137,10 +154,10 @@ int cli_main(int argc, char **argv)
         return img_main("qemu-img", argc, argv);
     if (!strcmp(name, "qemu-nbd"))
         return img_verb_main("qemu-nbd", "serve", argc, argv);
-    if (argc < 2) {
-        help_program(stderr);
-        return CLI_USAGE;
-    }
+    if (!strcmp(name, "virsh"))
+        return vsh_main("virsh", argc, argv);
+    if (is_management(argc, argv))
+        return vsh_main("lodge", argc, argv);
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
         help_program(stdout);
         return CLI_OK;
