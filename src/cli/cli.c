@@ -137,13 +137,20 @@ int cli_parse(const struct cli_verb *verb, int argc, char **argv,
     return 0;
 }
 
-/* Options before the verb that are the management verbs': -c URI, -q and so on. */
+/* Does the line start with options of the management verbs (-c URI), with one of them, or with nothing? */
 static bool is_management(int argc, char **argv)
 {
-    return argc < 2 ||
-           (argv[1][0] == '-' && strcmp(argv[1], "--help") != 0 && strcmp(argv[1], "-h") != 0 &&
-            strcmp(argv[1], "--version") != 0) ||
-           (!cli_verb_find(argv[1]) && (vsh_cmd_find(argv[1]) || strchr(argv[1], ' ')));
+    static const char *const options[] = {
+        "--connect", "--quiet", "--readonly", "--timing", "--escape", "--keepalive-interval", "--keepalive-count"};
+    if (argc < 2)
+        return true;
+    const char *w = argv[1];
+    if (w[0] == '-' && w[1] && strchr("cqrtekKvV", w[1]))
+        return true;
+    for (unsigned i = 0; i < sizeof options / sizeof *options; i++)
+        if (!strncmp(w, options[i], strlen(options[i])))
+            return true;
+    return !cli_verb_find(w) && (vsh_cmd_find(w) || strchr(w, ' '));
 }
 
 int cli_main(int argc, char **argv)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/vsh.h"
 
 /* Words of a list separated by blanks. */
 static void put_words(const char *words, const char *before, const char *after)
@@ -18,6 +19,10 @@ static void put_verbs(const char *before, const char *after)
 {
     for (const struct cli_verb *v = cli_verbs; v->name; v++)
         printf("%s%s%s", before, v->name, after);
+    for (const struct vsh_group *g = vsh_groups; g->title; g++)
+        for (const struct vsh_cmd *c = g->cmds; c->name; c++)
+            if (!cli_verb_find(c->name))
+                printf("%s%s%s", before, c->name, after);
 }
 
 static void bash(void)
@@ -51,6 +56,10 @@ static void bash(void)
             put_words(v->arg_words, "", " ");
         puts("--help\" -- \"$cur\")) ;;");
     }
+    /* The verbs that manage guests are completed by lodge itself, which can ask the daemon for names. */
+    puts("    *)\n        COMPREPLY=($(compgen -W \"$(lodge complete -- \"${COMP_WORDS[@]:1:COMP_CWORD}\" "
+         "2>/dev/null)\" -- "
+         "\"$cur\")) ;;");
     puts("    esac\n}\ncomplete -F _lodge lodge");
 }
 
@@ -59,6 +68,15 @@ static void zsh(void)
     puts("#compdef lodge\n_lodge() {\n    local -a verbs\n    verbs=(");
     for (const struct cli_verb *v = cli_verbs; v->name; v++)
         printf("        '%s:%s'\n", v->name, v->summary);
+    for (const struct vsh_group *g = vsh_groups; g->title; g++)
+        for (const struct vsh_cmd *c = g->cmds; c->name; c++) {
+            if (cli_verb_find(c->name))
+                continue;
+            printf("        '%s:", c->name);
+            for (const char *h = c->summary; *h; h++)
+                fputs(*h == '\'' ? "'\\''" : (char[]){*h, 0}, stdout);
+            puts("'");
+        }
     puts("    )\n    if (( CURRENT == 2 )); then\n        _describe verb verbs\n        return\n    fi\n    local "
          "verb=$words[2]\n"
          "    shift words\n    (( CURRENT-- ))\n    case $verb in");
@@ -90,7 +108,19 @@ static void zsh(void)
         }
         puts(" ;;");
     }
+    puts("    *) compadd -- ${(f)\"$(lodge complete -- \"${(@)words[1,CURRENT]}\" 2>/dev/null)\"} ;;");
     puts("    esac\n}\n_lodge \"$@\"");
+}
+
+static void fish_management(void)
+{
+    for (const struct vsh_group *g = vsh_groups; g->title; g++)
+        for (const struct vsh_cmd *c = g->cmds; c->name; c++)
+            if (!cli_verb_find(c->name))
+                printf("complete -c lodge -n __fish_use_subcommand -a %s -d \"%s\"\n"
+                       "complete -c lodge -n '__fish_seen_subcommand_from %s' "
+                       "-a '(lodge complete -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null)'\n",
+                       c->name, c->summary, c->name);
 }
 
 static void fish(void)
@@ -111,6 +141,7 @@ static void fish(void)
         if (v->arg_words && strcmp(v->arg_words, "@verbs"))
             printf("complete -c lodge -n '__fish_seen_subcommand_from %s' -a '%s'\n", v->name, v->arg_words);
     }
+    fish_management();
 }
 
 static const struct {

@@ -244,6 +244,35 @@ void vsh_shell(struct vsh *v)
     forget();
 }
 
+static void print_word(void *opaque, const char *word)
+{
+    puts(word);
+}
+
+bool cmd_complete(struct vsh *v, const struct vsh_args *a)
+{
+    autofree char *line = xstrdup("");
+    const char *last = "", *w;
+    unsigned at = 0;
+    bool first = true;
+    while ((w = vsh_word(a, "string", &at))) {
+        if (!first) {
+            char *longer = xasprintf("%s%s ", line, last);
+            free(line);
+            line = longer;
+        }
+        last = w;
+        first = false;
+    }
+    /* Without a daemon the names are missing, and nobody wants to read why in the middle of a line. */
+    const struct client_options o = {.readonly = true};
+    if (strchr(line, ' ') && *last != '-' && client_open(client_default_uri(v->uri), &o, &v->conn, &v->error) < 0)
+        v->conn = NULL;
+    vsh_error_reset(v);
+    vsh_complete(v, line, last, print_word, NULL);
+    return true;
+}
+
 bool cmd_quit(struct vsh *v, const struct vsh_args *a)
 {
     v->quit = true;

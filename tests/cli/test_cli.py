@@ -66,10 +66,13 @@ class Messages(unittest.TestCase):
         self.fails(2, r"^lodge completion: there is no completion for 'csh'", "completion", "csh")
         self.fails(2, r"there is no verb 'fly'", "help", "fly")
 
-    def test_no_arguments_show_the_help_and_status_2(self):
-        p = lodge()
-        self.assertEqual((p.returncode, p.stdout), (2, ""))
-        self.assertIn("Usage: lodge VERB", p.stderr)
+    def test_no_arguments_read_commands(self):
+        p = subprocess.run([LODGE], input="help pwd; pwd\necho a 'b  c'\nquit\necho d\n", cwd=self.cwd,
+                           capture_output=True, text=True, timeout=60)
+        self.assertEqual((p.returncode, p.stderr), (0, ""))
+        self.assertIn("pwd - print the current directory", p.stdout)
+        self.assertIn(f"\n{self.cwd}\n\na b  c\n", p.stdout)
+        self.assertNotIn("d\n\n", p.stdout.split("b  c")[1])
 
     def test_what_is_missing_or_wrong_is_status_1_and_named(self):
         run = "run", "--kernel", "kernel"
@@ -205,11 +208,11 @@ class Manual(unittest.TestCase):
 
     def test_every_verb_has_help(self):
         text = lodge("--help").stdout
-        for verb in re.findall(r"^  ([a-z]+)  ", text, re.M):
+        for verb in re.findall(r"^  ([a-z][a-z-]*)  ", text, re.M):
             for args in ((verb, "--help"), ("help", verb)):
                 p = lodge(*args)
                 self.assertEqual((p.returncode, p.stderr), (0, ""))
-                self.assertIn(f"Usage: lodge {verb}", p.stdout)
+                self.assertRegex(p.stdout, rf"Usage: lodge {verb}|(?m:^    {verb} - )")
 
     def test_completion_knows_every_option_and_is_valid(self):
         for shell in "bash", "zsh", "fish":
@@ -222,13 +225,15 @@ class Manual(unittest.TestCase):
                                 "\nCOMP_WORDS=(lodge run --engine k); COMP_CWORD=3; compopt() { :; }; _lodge; echo ${COMPREPLY[@]}"],
                                capture_output=True, text=True, check=True).stdout
         self.assertEqual(words, "--engine\nkvm\n")
+        self.assertEqual(lodge("complete", "--", "start", "--con").stdout, "--console\n\n")
+        self.assertIn("net-list\n", lodge("complete", "--", "net-l").stdout)
 
     def test_the_manual_page_describes_every_verb_and_option(self):
         with open(os.path.join(SOURCE, "docs/man/lodge.1")) as f:
             page = f.read()
         described = set(re.findall(r"^\.It Fl Fl ([a-z-]+)", page, re.M)) - {"help", "version"}
         self.assertEqual(described, set(self.options()))
-        for verb in re.findall(r"^  ([a-z]+)  ", lodge("--help").stdout, re.M):
+        for verb in re.findall(r"^  ([a-z][a-z-]*)  ", lodge("--help").stdout, re.M):
             self.assertRegex(page, rf"(?m)^\.It Cm {verb}|^\.Ss lodge {verb}")
 
     def test_the_manual_page_of_lodge_vm_describes_every_option_and_monitor_command(self):
