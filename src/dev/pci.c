@@ -116,6 +116,13 @@ static void update_bars(struct pci_dev *d)
     }
 }
 
+/* Tells the device whether it may access memory. No lock held. */
+static void tell_master(struct pci_dev *d)
+{
+    if (d->master_changed)
+        d->master_changed(d, command(d) & PCI_COMMAND_MASTER);
+}
+
 static void update_bars_and_blocked(struct pci_dev *d)
 {
     struct pci_bus *bus = d->bus;
@@ -222,6 +229,7 @@ void pci_dev_reset(struct pci_dev *d)
         d->config[i] &= (uint8_t)~d->wmask[i];
     update_bars_and_blocked(d);
     pthread_mutex_unlock(&d->bus->lock);
+    tell_master(d);
     pci_msix_reset(d);
     pci_set_intx(d, 0);
 }
@@ -252,12 +260,17 @@ int pci_add_express(struct pci_dev *d)
 
 /* ---- INTx ---- */
 
+static unsigned intx_line(const struct pci_dev *d)
+{
+    return (unsigned)((d->devfn >> 3) + d->info->interrupt_pin - 1) & 3;
+}
+
 void pci_intx_update(struct pci_dev *d)
 {
     struct pci_bus *bus = d->bus;
     if (!d->info->interrupt_pin)
         return;
-    unsigned line = (unsigned)((d->devfn >> 3) + d->info->interrupt_pin - 1) & 3;
+    unsigned line = intx_line(d);
     pthread_mutex_lock(&bus->intx_lock);
     bool drive = d->priv->intx_level && !(command(d) & PCI_COMMAND_INTX_DISABLE) && !pci_msix_enabled(d);
     if (drive != d->priv->intx_driven) {
@@ -324,8 +337,12 @@ void pci_config_write(struct pci_bus *bus, unsigned bdf, unsigned off, unsigned 
     if (overlaps(off, size, PCI_COMMAND, 2) || overlaps(off, size, PCI_BAR0, 4 * PCI_BARS))
         update_bars_and_blocked(d);
     pthread_mutex_unlock(&bus->lock);
-    if (overlaps(off, size, PCI_COMMAND, 2))
+    if (overlaps(off, size, PCI_COMMAND, 2)) {
         pci_intx_update(d);
+        tell_master(d);
+        if (d->priv->msix_cap)
+            pci_msix_control_written(d);
+    }
     if (d->priv->msix_cap && overlaps(off, size, d->priv->msix_cap + 2, 2))
         pci_msix_control_written(d);
     if (d->config_written)
@@ -442,7 +459,19 @@ void pci_assign(struct pci_bus *bus, uint64_t mem_base, uint64_t mem_end, uint16
         if (bus->slot[i])
             update_bars_and_blocked(bus->slot[i]);
     pthread_mutex_unlock(&bus->lock);
+    for (unsigned i = 0; i < ARRAY_SIZE(bus->slot); i++)
+        if (bus->slot[i])
+            tell_master(bus->slot[i]);
     free(list);
+}
+
+void pci_assign_irqs(struct pci_bus *bus, const uint8_t isa[4])
+{
+    pthread_mutex_lock(&bus->lock);
+    for (unsigned i = 0; i < ARRAY_SIZE(bus->slot); i++)
+        if (bus->slot[i] && bus->slot[i]->info->interrupt_pin)
+            bus->slot[i]->config[PCI_INT_LINE] = isa[intx_line(bus->slot[i])];
+    pthread_mutex_unlock(&bus->lock);
 }
 
 void pci_walk(struct pci_bus *bus, void (*fn)(void *opaque, struct pci_dev *d), void *opaque)
@@ -471,6 +500,7 @@ static int post_load(void *obj, uint32_t version, struct err *err)
         d->config[i] = (uint8_t)((d->config[i] & ~d->wmask[i]) | (d->saved[i] & d->wmask[i]));
     update_bars_and_blocked(d);
     pthread_mutex_unlock(&d->bus->lock);
+    tell_master(d);
     pci_intx_update(d);
     for (unsigned n = 0; n < PCI_MSIX_MAX; n++)
         d->msix_table[4 * n + 3] &= 1;

@@ -52,6 +52,8 @@ struct pci_dev {
     void (*config_reading)(struct pci_dev *d, unsigned off, unsigned len);
     void (*config_written)(struct pci_dev *d, unsigned off, unsigned len);
     void (*msix_changed)(struct pci_dev *d);
+    /* Optional, without the PCI lock: the function may access memory from now on, or no longer (bus master enable). */
+    void (*master_changed)(struct pci_dev *d, bool on);
     /* Optional: BAR `bar` was mapped at bus address `addr`, or is about to be unmapped (ioeventfds). No config access
      * from it. */
     void (*bar_mapped)(struct pci_dev *d, unsigned bar, uint64_t addr, bool mapped);
@@ -104,6 +106,9 @@ int pci_map_ecam(struct pci_bus *bus, struct bus *mmio, uint64_t base, unsigned 
 /* Assigns BARs as firmware would, where none runs: memory from [mem_base, mem_end), ports from io_base; enables
  * decoding. */
 void pci_assign(struct pci_bus *bus, uint64_t mem_base, uint64_t mem_end, uint16_t io_base);
+
+/* The same for interrupts: `isa` holds what PIRQA..D lead to. */
+void pci_assign_irqs(struct pci_bus *bus, const uint8_t isa[4]);
 
 /* Calls fn for every function in the order of devfn. */
 void pci_walk(struct pci_bus *bus, void (*fn)(void *opaque, struct pci_dev *d), void *opaque);

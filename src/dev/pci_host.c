@@ -80,7 +80,7 @@ int pci_lpc_new(const struct pci_chip_config *cfg, struct pci_dev **ret, struct 
                                          .subsys_id = 0x1100,
                                          .class_code = 0x060100,
                                          .revision = 2};
-    int code = chip_new(cfg, &pci_lpc_type, "lpc", 0x1f << 3, &info, ret, err);
+    int code = chip_new(cfg, &pci_lpc_type, "lpc", LPC_DEVFN, &info, ret, err);
     if (code < 0)
         return code;
     uint8_t *wmask = (*ret)->wmask;

@@ -8,6 +8,8 @@
 
 #include "dev/pci.h"
 
+#define LPC_DEVFN (0x1f << 3)
+
 enum {
     MCH_PCIEXBAR = 0x60, /* 8 bytes: ECAM base and bit 0 enable (Q35 datasheet 5.1.16) */
     MCH_PAM0 = 0x90,     /* 7 bytes: shadowing of 0xc0000..0xfffff */

@@ -21,9 +21,10 @@ bool pci_msix_enabled(struct pci_dev *d)
     return control(d) & PCI_MSIX_ENABLE;
 }
 
+/* A function that may not access memory cannot send a message either (6.8.3.2): it waits as a masked one does. */
 static bool masked(const struct pci_dev *d, unsigned n)
 {
-    return (control(d) & PCI_MSIX_MASKALL) || (d->msix_table[n * ENTRY_WORDS + ENTRY_CONTROL] & CONTROL_MASKED);
+    return !(le16_get(&d->config[PCI_COMMAND]) & PCI_COMMAND_MASTER) || (control(d) & PCI_MSIX_MASKALL) || (d->msix_table[n * ENTRY_WORDS + ENTRY_CONTROL] & CONTROL_MASKED);
 }
 
 static uint64_t vector_addr(const struct pci_dev *d, unsigned n)

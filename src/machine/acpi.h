@@ -47,6 +47,7 @@ struct acpi_config {
     uint32_t mem32_first, mem32_last;
     uint64_t mem64_first, mem64_last;
     unsigned intx_gsi[4]; /* PIRQA…D; slot s pin p is line (s + p) % 4 */
+    unsigned intx_isa[4]; /* the same for a system that uses the 8259s */
 
     uint64_t hpet_base;
 

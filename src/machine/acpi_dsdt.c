@@ -10,6 +10,24 @@ static void isa_device(struct aml *a, const char *hid, unsigned uid)
     aml_name_int(a, "_STA", 0xf);
 }
 
+/* A routing table (6.2.13): what each slot's pins lead to. */
+static void routing(struct aml *a, const char *name, const unsigned to[4])
+{
+    aml_name(a, name);
+    size_t prt = aml_open_package(a, 32 * 4);
+    for (unsigned slot = 0; slot < 32; slot++) {
+        for (unsigned pin = 0; pin < 4; pin++) {
+            size_t e = aml_open_package(a, 4);
+            aml_int(a, slot << 16 | 0xffff);
+            aml_int(a, pin);
+            aml_int(a, 0);
+            aml_int(a, to[(slot + pin) % 4]);
+            aml_close(a, e);
+        }
+    }
+    aml_close(a, prt);
+}
+
 static void pci_root(struct aml *a, const struct acpi_config *c)
 {
     struct aml r = {0};
@@ -29,18 +47,18 @@ static void pci_root(struct aml *a, const struct acpi_config *c)
         res_mem_window64(&r, c->mem64_first, c->mem64_last);
     aml_name_crs(a, &r);
 
-    aml_name(a, "_PRT");
-    size_t prt = aml_open_package(a, 32 * 4);
-    for (unsigned slot = 0; slot < 32; slot++) {
-        for (unsigned pin = 0; pin < 4; pin++) {
-            size_t e = aml_open_package(a, 4);
-            aml_int(a, slot << 16 | 0xffff);
-            aml_int(a, pin);
-            aml_int(a, 0);
-            aml_int(a, c->intx_gsi[(slot + pin) % 4]);
-            aml_close(a, e);
-        }
-    }
+    routing(a, "PRTA", c->intx_gsi);
+    routing(a, "PRTP", c->intx_isa);
+    /* Method (_PRT) { If (PICF) { Return (PRTA) } Return (PRTP) } */
+    size_t prt = aml_open_method(a, "_PRT", 0);
+    aml_byte(a, 0xa0);
+    size_t mark = a->len;
+    aml_path(a, "PICF");
+    aml_byte(a, 0xa4);
+    aml_path(a, "PRTA");
+    aml_close(a, mark);
+    aml_byte(a, 0xa4);
+    aml_path(a, "PRTP");
     aml_close(a, prt);
 
     /*
@@ -217,6 +235,14 @@ static void event_device(struct aml *a, const struct acpi_config *c)
 
 void acpi_dsdt(struct aml *a, const struct acpi_config *c)
 {
+    if (c->pci) { /* Name (PICF, 0)  Method (_PIC, 1) { Store (Arg0, PICF) }: the system says that it uses APICs (5.8.1) */
+        aml_name_int(a, "PICF", 0);
+        size_t pic = aml_open_method(a, "\\_PIC", 1);
+        aml_byte(a, 0x70);
+        aml_byte(a, 0x68);
+        aml_path(a, "PICF");
+        aml_close(a, pic);
+    }
     size_t sb = aml_open_scope(a, "\\_SB_");
     if (c->pci)
         pci_root(a, c);

@@ -16,14 +16,16 @@
 #include "dev/pvpanic.h"
 #include "dev/rtc.h"
 #include "machine/chips.h"
+#include "machine/pirq.h"
 #include "machine/firmware.h"
 
 #define PM_BASE 0x600
 #define SCI 9
 #define S5 5 /* SLP_TYP that powers off */
 
-/* PIRQA..D arrive at I/O APIC pins 16..19, as on the real chip set. */
+/* Where PIRQA..D arrive (pirq.c): with the I/O APIC, and with the 8259s only. */
 static const unsigned intx_gsi[4] = {16, 17, 18, 19};
+static const uint8_t intx_isa[4] = PIRQ_ISA;
 
 /* ECAM lies where firmware puts it; without firmware, where our tables say. */
 static void move_ecam(struct vm *vm, uint64_t pciexbar)
@@ -57,13 +59,21 @@ static void host_written(void *opaque, struct pci_dev *d, unsigned off, unsigned
     pthread_mutex_unlock(&vm->host_lock);
 }
 
+static void lpc_written(void *opaque, struct pci_dev *d, unsigned off, unsigned len)
+{
+    struct vm *vm = opaque;
+    if (off < LPC_PIRQA_ROUT + 4 && off + len > LPC_PIRQA_ROUT)
+        pirq_route(vm->pirq, &d->config[LPC_PIRQA_ROUT]);
+}
+
 static int build_pci(struct vm *vm, struct err *err)
 {
     struct irq intx[4];
+    vm->pirq = pirq_new(vm);
     for (unsigned i = 0; i < 4; i++)
-        intx[i] = vm_gsi(vm, intx_gsi[i]);
+        intx[i] = pirq_line(vm->pirq, i);
     vm->pci = pci_bus_new(vm->pio, vm->mmio, &vm->msi, intx);
-    struct pci_chip_config cfg = {.bus = vm->pci};
+    struct pci_chip_config cfg = {.bus = vm->pci, .written = lpc_written, .opaque = vm};
     struct pci_chip_config host_cfg = {.bus = vm->pci, .written = host_written, .opaque = vm};
     struct pci_dev *host, *lpc;
     int code = pci_host_new(&host_cfg, &host, err);
@@ -237,7 +247,7 @@ static void q35_describe(struct vm *vm, struct acpi_config *acpi)
     acpi->mem32_first = PCI_MEM_BASE;
     acpi->mem32_last = PCI_MEM_END - 1;
     for (unsigned i = 0; i < 4; i++)
-        acpi->intx_gsi[i] = intx_gsi[i];
+        acpi->intx_gsi[i] = intx_gsi[i], acpi->intx_isa[i] = intx_isa[i];
     acpi->pm1_evt = PM_BASE + ACPI_PM1_EVT;
     acpi->pm1_cnt = PM_BASE + ACPI_PM1_CNT;
     acpi->pm_timer = PM_BASE + ACPI_PM_TMR;

@@ -9,6 +9,7 @@
 #include "dev/acpi_pm.h"
 #include "machine/acpi.h"
 #include "machine/machine.h"
+#include "machine/pirq.h"
 #include "machine/smbios.h"
 #include "machine/tables.h"
 
@@ -97,6 +98,8 @@ int boot_load(struct vm *vm, struct err *err)
         return code;
     if (vm->pci)
         pci_assign(vm->pci, PCI_MEM_BASE, PCI_MEM_END, 0xc000);
+    if (vm->pirq)
+        pirq_assign(vm->pirq);
     autofree struct cpu_state *bsp = xcalloc(1, sizeof *bsp);
     autofree struct cpu_state *ap = xcalloc(1, sizeof *ap);
     cpu_state_reset(bsp, true);

@@ -102,6 +102,7 @@ struct vm {
     struct msi_sink msi;
 
     struct pci_bus *pci;
+    struct pirq *pirq; /* q35 */
     struct acpi_pm *pm; /* q35 */
     struct ged *ged;    /* micro */
     bool has_hpet;      /* q35 */

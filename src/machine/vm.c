@@ -16,6 +16,7 @@
 #include "dev/pic.h"
 #include "machine/firmware.h"
 #include "machine/machine.h"
+#include "machine/pirq.h"
 
 const char *vm_status_name(enum vm_status s)
 {
@@ -400,6 +401,7 @@ void vm_free(struct vm *vm)
         loop_free(vm->io[i].loop);
     free(vm->io);
     pci_bus_free(vm->pci);
+    pirq_free(vm->pirq);
     lapic_set_free(vm->lapics);
     if (vm->engine)
         vm->ops->destroy(vm->engine);

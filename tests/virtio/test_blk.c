@@ -219,6 +219,28 @@ static void deallocated_sectors_read_as_zero(void **s)
     }
 }
 
+static void nothing_is_touched_without_bus_mastering(void **s)
+{
+    struct disk d;
+    unsigned id;
+    uint32_t len;
+    disk_new(&d, VD_PCI, 0, (struct blk_options){0});
+    assert_int_equal(request(&d, GET_ID, 0, 20), OK);
+    uint32_t command = pci_config_read(d.vd.pci, d.vd.fn->devfn, 4, 2);
+    pci_config_write(d.vd.pci, d.vd.fn->devfn, 4, 2, command & ~4u);
+    put_header(&d, GET_ID, 0);
+    const struct vd_buf buf[] = {{d.header, 16, false}, {d.data, 20, true}, {d.status, 1, true}};
+    vd_add(&d.q, buf, 3, false);
+    vd_ring(&d.q);
+    for (int i = 0; i < 20; i++)
+        loop_poll(d.vd.loop, 1);
+    assert_false(vd_get(&d.q, &id, &len));
+    /* As soon as it may, it does what waits. */
+    pci_config_write(d.vd.pci, d.vd.fn->devfn, 4, 2, command);
+    assert_true(vd_wait(&d.q, &id, &len));
+    disk_free(&d);
+}
+
 static void wrong_requests_fail_and_touch_nothing(void **s)
 {
     struct disk d;
@@ -502,6 +524,7 @@ int main(void)
         cmocka_unit_test(data_goes_to_the_file_and_back),
         cmocka_unit_test(configuration_tells_the_disk),
         cmocka_unit_test(deallocated_sectors_read_as_zero),
+        cmocka_unit_test(nothing_is_touched_without_bus_mastering),
         cmocka_unit_test(wrong_requests_fail_and_touch_nothing),
         cmocka_unit_test(read_only_disks_refuse_writes),
         cmocka_unit_test(buffers_can_be_cut_anywhere),

@@ -245,7 +245,7 @@ static void masked_messages_wait(void **s)
     unsigned cap = find_cap(&m, 0x18, 0x11);
     assert_int_equal(cf8_read(&m, 0x18, cap + 2, 2), 69);
     cf8_write(&m, 0x18, 0x20, 4, 0xe0000000);
-    cf8_write(&m, 0x18, 4, 2, 2);
+    cf8_write(&m, 0x18, 4, 2, 6);
     uint64_t t = 0xe0000000 + 16 * 65;
     bus_write(m.mmio, t, 8, 0xfee00000);
     bus_write(m.mmio, t + 8, 4, 0x4041);
@@ -258,7 +258,10 @@ static void masked_messages_wait(void **s)
     pci_msix_send(&c->pci, 65); /* vectors come up masked */
     assert_int_equal(m.nsent, 0);
     assert_int_equal(bus_read(m.mmio, 0xe0000000 + 2048 + 8, 4), 2);
+    cf8_write(&m, 0x18, 4, 2, 2);
     bus_write(m.mmio, t + 12, 4, 0);
+    assert_int_equal(m.nsent, 0); /* it may not write to memory */
+    cf8_write(&m, 0x18, 4, 2, 6);
     assert_int_equal(m.nsent, 1);
     assert_int_equal(m.sent[0], 0x4041);
     assert_int_equal(bus_read(m.mmio, 0xe0000000 + 2048 + 8, 4), 0);

@@ -239,6 +239,14 @@ void virtio_detach(struct virtio_dev *dev)
     dev->transport = NULL;
 }
 
+void virtio_set_dma(struct virtio_dev *dev, bool on)
+{
+    pthread_mutex_lock(&dev->lock);
+    if (atomic_exchange(&dev->dma_off, !on) && on)
+        kick_all(dev);
+    pthread_mutex_unlock(&dev->lock);
+}
+
 uint8_t virtio_get_status(struct virtio_dev *dev)
 {
     return atomic_load(&dev->status);

@@ -104,6 +104,7 @@ struct virtio_dev {
     _Atomic uint8_t status;
     _Atomic uint32_t config_generation;
     _Atomic bool paused;
+    _Atomic bool dma_off; /* the transport says that the device must not access memory now */
     struct virtio_transport *transport; /* NULL until one attaches */
     struct virtio_saved saved;          /* only between pre_save and post_load */
 };
@@ -126,7 +127,8 @@ static inline bool virtio_has_feature(const struct virtio_dev *dev, uint64_t bit
 }
 static inline bool virtio_running(struct virtio_dev *dev)
 {
-    return (atomic_load(&dev->status) & VIRTIO_STATUS_DRIVER_OK) && !atomic_load(&dev->paused);
+    return (atomic_load(&dev->status) & VIRTIO_STATUS_DRIVER_OK) && !atomic_load(&dev->paused) &&
+           !atomic_load(&dev->dma_off);
 }
 
 /* Configuration changed by itself (capacity, link): the driver is interrupted. Any thread. */
@@ -158,6 +160,8 @@ int virtio_post_load(void *dev, uint32_t version, struct err *err);
 void virtio_attach(struct virtio_dev *dev, struct virtio_transport *t);
 void virtio_detach(struct virtio_dev *dev);
 uint8_t virtio_get_status(struct virtio_dev *dev);
+/* Whether the device may access memory (PCI's bus master enable). Off: queues look empty; requests in flight end. */
+void virtio_set_dma(struct virtio_dev *dev, bool on);
 /* 0 resets and waits until no request is in flight. Bits the driver may not set now are ignored. */
 void virtio_set_status(struct virtio_dev *dev, uint8_t status);
 /* The 32 feature bits of word 0 or 1 (others: 0; ignored). Set is ignored after FEATURES_OK. */

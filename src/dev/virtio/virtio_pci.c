@@ -301,6 +301,13 @@ static void bar_mapped(struct pci_dev *d, unsigned bar, uint64_t addr, bool mapp
     }
 }
 
+static void master_changed(struct pci_dev *d, bool on)
+{
+    struct virtio_pci *v = (struct virtio_pci *)d;
+    if (v->vdev)
+        virtio_set_dma(v->vdev, on);
+}
+
 /* ---- the window through configuration space (4.1.4.9) ---- */
 
 static bool window(struct virtio_pci *v, unsigned off, unsigned len, uint32_t *ret_offset, uint32_t *ret_len)
@@ -431,6 +438,7 @@ int virtio_pci_new(struct virtio_dev *vdev, const char *id, struct pci_bus *bus,
     v->pci.config_reading = config_reading;
     v->pci.config_written = config_written;
     v->pci.bar_mapped = bar_mapped;
+    v->pci.master_changed = master_changed;
     int code = pci_dev_add(&v->pci, bus, devfn, &v->info, err);
     if (code == 0 && (code = add_caps(v)) < 0) {
         err_set(err, code, "%s: no room for PCI capabilities", id);
@@ -443,6 +451,7 @@ int virtio_pci_new(struct virtio_dev *vdev, const char *id, struct pci_bus *bus,
     v->vdev = vdev;
     virtio_attach(vdev, &v->transport);
     transport_reset(&v->transport);
+    virtio_set_dma(vdev, false);
     *ret = &v->pci;
     return 0;
 }
