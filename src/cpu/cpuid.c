@@ -391,7 +391,10 @@ int cpuid_build(const struct cpu_model_options *opt, const struct cpuid_caps *ca
     add(&t, 0x80000006, 0, amd ? 0x42004200 : 0, 0x02006140, amd ? 0x00808140 : 0);
     add(&t, 0x80000007, 0, 0, 0, w[W_87_EDX]);
     unsigned lin = w[W_7_ECX] & BIT(16) ? 57 : 48;
-    add(&t, 0x80000008, (caps->phys_bits ? caps->phys_bits : 40) | lin << 8, w[W_88_EBX], 0, 0);
+    unsigned phys = caps->phys_bits ? caps->phys_bits : 40;
+    if (opt->phys_bits)
+        phys = MIN(phys, opt->phys_bits);
+    add(&t, 0x80000008, phys | lin << 8, w[W_88_EBX], 0, 0);
     if (amd && (w[W_81_ECX] & BIT(22))) {
         add_cache(&t, 0x8000001d, 0, 1, 1, 8, 64);
         add_cache(&t, 0x8000001d, 1, 2, 1, 4, 256);

@@ -32,6 +32,7 @@ struct cpu_model_options {
     const char *const *features; /* NULL-terminated "+avx2", "-rdtscp", or NULL */
     struct cpu_topology topology;
     bool hypervisor; /* show the hypervisor bit and signature */
+    unsigned phys_bits; /* width of physical addresses at most; 0: what the engine has */
 };
 
 /* What an engine can do, by the CPUID words that carry features; ANDed with the model. */

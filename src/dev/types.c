@@ -10,6 +10,7 @@
 #include "dev/ioapic.h"
 #include "dev/lapic.h"
 #include "dev/pci_host.h"
+#include "dev/pflash.h"
 #include "dev/pic.h"
 #include "dev/pit.h"
 #include "dev/port92.h"
@@ -38,6 +39,7 @@ const struct device_type *const device_types[] = {
     &lapic_type,
     &pci_host_type,
     &pci_lpc_type,
+    &pflash_type,
     &pic_type,
     &pit_type,
     &port92_type,

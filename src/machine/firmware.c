@@ -35,13 +35,17 @@ struct firmware {
     struct firmware_tables *tables;
 };
 
+bool firmware_is_efi(const struct domain *d)
+{
+    return (d->os.firmware && !strcmp(d->os.firmware, "efi")) ||
+           (d->os.loader_type && !strcmp(d->os.loader_type, "pflash"));
+}
+
 bool firmware_wanted(const struct domain *d)
 {
     if (d->os.board == DOMAIN_BOARD_MICRO)
         return false;
-    bool efi = (d->os.firmware && !strcmp(d->os.firmware, "efi")) ||
-               (d->os.loader_type && !strcmp(d->os.loader_type, "pflash"));
-    return !d->os.kernel || efi;
+    return !d->os.kernel || firmware_is_efi(d);
 }
 
 /* ---- shadow RAM ---- */
@@ -168,11 +172,14 @@ int firmware_new(struct vm *vm, struct err *err)
     fw->mem = vm->mem;
     if (vm->mem->low_size < 2 * MIB)
         return err_set(err, -EINVAL, "a guest with firmware needs at least 2 MiB of memory");
-    int code =
-        firmware_read("firmware", os->loader ? os->loader : BIOS_PATH, ROM_MAX, 4096, &fw->image, &fw->size, err);
+    bool efi = firmware_is_efi(vm->domain);
+    const char *path = efi ? nvram_code(vm->domain) : os->loader ? os->loader : BIOS_PATH;
+    int code = firmware_read("firmware", path, ROM_MAX, 4096, &fw->image, &fw->size, err);
     if (code < 0)
         return code;
     code = mem_add_rom(vm->mem, 4 * GIB - fw->size, fw->size, fw->image, fw->size, err);
+    if (code >= 0 && efi)
+        code = nvram_new(vm, fw->size, err);
     return code < 0 ? code : new_shadow(vm, fw, err);
 }
 

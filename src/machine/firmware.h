@@ -18,6 +18,10 @@ struct firmware;
 bool firmware_wanted(const struct domain *d);
 /* Makes the ROMs and vm->firmware. The board has vm->fw_cfg and vm->rtc. */
 int firmware_new(struct vm *vm, struct err *err);
+bool firmware_is_efi(const struct domain *d);
+/* nvram.c: the code's image, and the flash below its `code_size` bytes at the top of 4 GiB. */
+const char *nvram_code(const struct domain *d);
+int nvram_new(struct vm *vm, uint64_t code_size, struct err *err);
 /* Everything for fw_cfg that depends on the devices. After firmware_new() and all devices. */
 int firmware_describe(struct vm *vm, struct err *err);
 /* Reads a file of whole `unit`s, at most `max` bytes; the caller frees it. `what` for messages. */

@@ -5,6 +5,7 @@
  */
 #include "machine/tables.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -196,7 +197,7 @@ static int add_vgabios(struct vm *vm, struct err *err)
 {
     uint8_t *rom;
     uint64_t size;
-    if (!vm->has_display)
+    if (!vm->has_display || firmware_is_efi(vm->domain))
         return 0;
     int code = firmware_read("video BIOS", "/usr/share/seabios/vgabios-stdvga.bin", 256 * KIB, 512, &rom, &size, err);
     if (code < 0)
@@ -204,6 +205,40 @@ static int add_vgabios(struct vm *vm, struct err *err)
     code = fw_cfg_add_file(vm->fw_cfg, "vgaroms/vgabios-stdvga.bin", rom, size, err);
     free(rom);
     return code;
+}
+
+/* ---- a kernel for the firmware to start ---- */
+
+static int add_part(struct vm *vm, uint16_t size_key, uint16_t data_key, const uint8_t *data, uint64_t len, struct err *err)
+{
+    int code = fw_cfg_add_u32(vm->fw_cfg, size_key, (uint32_t)len, err);
+    return code < 0 ? code : fw_cfg_add(vm->fw_cfg, data_key, data, len, err);
+}
+
+/* The Linux boot protocol's two parts: the setup sectors, and the rest (Documentation/arch/x86/boot.rst). */
+static int add_kernel(struct vm *vm, struct err *err)
+{
+    const struct domain_os *os = &vm->domain->os;
+    autofree uint8_t *kernel = NULL, *initrd = NULL;
+    uint64_t size = 0, initrd_size = 0;
+    if (!os->kernel)
+        return 0;
+    int code = firmware_read("kernel", os->kernel, GIB, 1, &kernel, &size, err);
+    if (code < 0)
+        return code;
+    if (size < 1024 || memcmp(kernel + 0x202, "HdrS", 4))
+        return err_set(err, -EINVAL, "kernel %s: UEFI firmware starts Linux bzImages only", os->kernel);
+    uint64_t setup = (kernel[0x1f1] ? kernel[0x1f1] + 1u : 5u) * 512;
+    if (setup > size)
+        return err_set(err, -EINVAL, "kernel %s: the file is cut off", os->kernel);
+    if ((code = add_part(vm, FW_CFG_SETUP_SIZE, FW_CFG_SETUP_DATA, kernel, setup, err)) < 0 ||
+        (code = add_part(vm, FW_CFG_KERNEL_SIZE, FW_CFG_KERNEL_DATA, kernel + setup, size - setup, err)) < 0)
+        return code;
+    if (os->initrd && ((code = firmware_read("initrd", os->initrd, GIB, 1, &initrd, &initrd_size, err)) < 0 ||
+                       (code = add_part(vm, FW_CFG_INITRD_SIZE, FW_CFG_INITRD_DATA, initrd, initrd_size, err)) < 0))
+        return code;
+    const char *cmdline = os->cmdline ? os->cmdline : "";
+    return add_part(vm, FW_CFG_CMDLINE_SIZE, FW_CFG_CMDLINE_DATA, (const uint8_t *)cmdline, strlen(cmdline) + 1, err);
 }
 
 /* ---- boot ---- */
@@ -245,6 +280,8 @@ int tables_add(struct vm *vm, struct firmware_tables **ret, struct err *err)
         code = add_memory(vm, err);
     if (code >= 0)
         code = add_vgabios(vm, err);
+    if (code >= 0)
+        code = add_kernel(vm, err);
     return code < 0 ? code : add_boot(vm, err);
 }
 

@@ -257,6 +257,15 @@ static bool runs_slowly(const struct engine_ops *ops, bool by_name)
     return !p.usable;
 }
 
+/*
+ * OVMF fills page tables for all that the CPU can address, by 2 MiB: with 46 bits it takes minutes. 40 are what it does not take
+ * at its word.
+ */
+static unsigned phys_bits(const struct domain *d)
+{
+    return d->memory < 512 * GIB ? 40 : 0;
+}
+
 static int make_engine(struct vm *vm, struct err *err)
 {
     const struct domain *d = vm->domain;
@@ -275,7 +284,8 @@ static int make_engine(struct vm *vm, struct err *err)
         .cpu = {.model = cpu_model(&d->cpu),
                 .features = (const char *const *)vm->cpu_features,
                 .topology = {d->vcpus, d->cpu.sockets, d->cpu.dies, d->cpu.cores, d->cpu.threads},
-                .hypervisor = true},
+                .hypervisor = true,
+                .phys_bits = phys_bits(d)},
     };
     code = vm->ops->create(&cfg, &vm->engine, err);
     if (code < 0)
