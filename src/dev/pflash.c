@@ -132,10 +132,10 @@ static void write_byte(struct pflash *p, uint32_t off, uint8_t val)
         p->mode = MODE_STATUS;
         break;
     case MODE_BUFFER_COUNT:
-        p->count = val + 1u;
+        p->count = val < BUFFER ? val + 1u : 0;
         p->filled = 0;
-        p->mode = p->count <= BUFFER ? MODE_BUFFER_DATA : MODE_STATUS;
-        p->status = p->count <= BUFFER ? STATUS_READY : STATUS_READY | STATUS_PROGRAM_ERROR;
+        p->mode = p->count ? MODE_BUFFER_DATA : MODE_STATUS;
+        p->status = p->count ? STATUS_READY : STATUS_READY | STATUS_PROGRAM_ERROR;
         break;
     case MODE_BUFFER_DATA:
         p->at[p->filled] = off;

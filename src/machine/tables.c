@@ -98,6 +98,13 @@ static void script_checksum(struct script *s, const char *file, uint32_t at, uin
     le32_put(e + 4 + FILE_NAME + 8, len);
 }
 
+/* OVMF sums up what stands there, checksum included. */
+static void clear_checksums(struct acpi_image *img)
+{
+    for (unsigned i = 0; i < img->n_tables; i++)
+        img->data[img->table[i].start + 9] = 0;
+}
+
 /* On a vCPU's thread, while the firmware reads. */
 static void remake(void *opaque, uint8_t *data, uint32_t len)
 {
@@ -105,8 +112,10 @@ static void remake(void *opaque, uint8_t *data, uint32_t len)
     struct acpi_config cfg;
     struct acpi_image img;
     tables_acpi_config(t->vm, &cfg);
-    if (!acpi_make(&cfg, 0, BLOB_MAX, &img, NULL) && img.len == len)
+    if (!acpi_make(&cfg, 0, BLOB_MAX, &img, NULL) && img.len == len) {
+        clear_checksums(&img);
         memcpy(data, img.data, len);
+    }
     acpi_image_free(&img);
 }
 
@@ -120,7 +129,9 @@ static int add_acpi(struct firmware_tables *t, struct err *err)
     tables_acpi_config(vm, &cfg);
     int code = acpi_make(&cfg, 0, BLOB_MAX, &img, err);
     if (!code) {
+        clear_checksums(&img);
         acpi_rsdp(rsdp, img.xsdt);
+        rsdp[8] = rsdp[32] = 0;
         script_allocate(&s, RSDP_FILE, 16, ZONE_FSEG);
         script_allocate(&s, TABLES_FILE, 64, ZONE_HIGH);
         for (unsigned i = 0; i < img.n_pointers; i++)

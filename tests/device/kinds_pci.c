@@ -1,4 +1,4 @@
-/* PCI functions under test: on a bus of their own, with BARs where a board would put them, and some RAM. */
+/* Larger devices under test: PCI functions on a bus of their own, with BARs where a board would put them, and some RAM; flash. */
 #include "env.h"
 
 #include <stdlib.h>
@@ -7,6 +7,7 @@
 #include "base/bits.h"
 #include "base/fd.h"
 #include "dev/pci.h"
+#include "dev/pflash.h"
 #include "dev/vga.h"
 #include "ui/display.h"
 
@@ -207,3 +208,18 @@ const struct env_kind kind_vga = {
     .range = {{false, 0x3b4, 2}, {false, 0x3c0, 0x20}, {false, 0x1ce, 3}, {true, 0xe0040000, 0x700}},
     .fuzz = vga_fuzz,
 };
+
+/* ---- pflash: 64 KiB at 0xffc00000; byte n is n & 255 ---- */
+
+static void pflash_setup(struct env *env)
+{
+    struct pflash *p;
+    uint8_t data[64 * KIB];
+    for (unsigned i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)i;
+    must(pflash_new(&(struct pflash_config){.id = "flash", .data = data, .size = sizeof data, .fd = -1}, &p, NULL));
+    must(pflash_map(p, env->mmio, 0xffc00000, NULL));
+    env_add(env, pflash_device(p));
+}
+
+const struct env_kind kind_pflash = {.name = "pflash", .setup = pflash_setup, .range = {{true, 0xffc00000, 64 * KIB}}};
