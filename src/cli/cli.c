@@ -161,6 +161,8 @@ int cli_main(int argc, char **argv)
         return img_main("qemu-img", argc, argv);
     if (!strcmp(name, "qemu-nbd"))
         return img_verb_main("qemu-nbd", "serve", argc, argv);
+    if (!strcmp(name, "qemu-io"))
+        return img_verb_main("qemu-io", "io", argc, argv);
     if (!strcmp(name, "virsh"))
         return vsh_main("virsh", argc, argv);
     if (is_management(argc, argv))

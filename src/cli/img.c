@@ -115,6 +115,18 @@ static const struct img_option info_options[] = {
     {IMG_CHAIN, 0, "backing-chain", NULL, "all images of the backing chain"},
     OPT_SHARE, OPT_IMAGE_OPTS, OPT_OBJECT, OPT_END,
 };
+static const struct img_option io_options[] = {
+    {IMG_COMMAND, 'c', "cmd", "COMMAND", "a command to do; without any, they come from standard input"},
+    OPT_FORMAT,
+    {IMG_READ_ONLY, 'r', "read-only", NULL, "open the image for reading only"},
+    {IMG_NO_CACHE, 'n', "nocache", NULL, "the same as -t none"},
+    OPT_CACHE,
+    {IMG_DISCARD, 'd', "discard", "MODE", "ignore or unmap"},
+    {IMG_AIO, 'i', "aio", "MODE", "accepted for qemu-io's sake"},
+    {IMG_NATIVE, 'k', "native-aio", NULL, "accepted for qemu-io's sake"},
+    {IMG_MISALIGN, 'm', "misalign", NULL, "accepted for qemu-io's sake"},
+    OPT_SHARE, OPT_IMAGE_OPTS, OPT_OBJECT, OPT_END,
+};
 static const struct img_option map_options[] = {
     OPT_FORMAT, OPT_OUTPUT,
     {IMG_START, 's', "start-offset", "OFFSET", "where to start"},
@@ -188,6 +200,7 @@ const struct img_verb img_verbs[] = {
     {"create", "make an empty image", "FILE [SIZE]", create_options, img_create},
     {"dd", "copy blocks", "[bs=SIZE] [count=N] [skip=N] if=FILE of=FILE", dd_options, img_dd},
     {"info", "show an image's format, sizes, snapshots", "FILE", info_options, img_info},
+    {"io", "read and write an image by commands", "[FILE]", io_options, img_io},
     {"map", "show where an image's contents are stored", "FILE", map_options, img_map},
     {"measure", "tell how large an image would become", "[FILE]", measure_options, img_measure},
     {"rebase", "change the backing file", "FILE", rebase_options, img_rebase},

@@ -217,6 +217,8 @@ void img_progress(void *p, uint64_t done, uint64_t total);
 /* Prints 100 % and the line's end. */
 void img_progress_end(struct img_progress *p, bool ok);
 
+/* The "Format specific information" of a format, if it has any. */
+void img_print_specific(const json_t *specific);
 /* The list that `snapshot -l` and `info` print. */
 void img_print_snapshots(const struct blk_snapshot *sn, unsigned n);
 /* "-o help": prints the options of a format; `amend`: those of img amend. */

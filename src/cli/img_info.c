@@ -56,6 +56,14 @@ static void print_value(const json_t *j, unsigned depth)
     }
 }
 
+void img_print_specific(const json_t *specific)
+{
+    if (specific && json_object_size(specific)) {
+        puts("Format specific information:");
+        print_value(specific, 0);
+    }
+}
+
 void img_print_snapshots(const struct blk_snapshot *sn, unsigned n)
 {
     printf("%-9s %-16s %8s%20s%13s%11s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
@@ -111,10 +119,7 @@ static void print_human(const struct image *m)
         puts("Snapshot list:");
         img_print_snapshots(m->snapshots, m->n_snapshots);
     }
-    if (info->specific && json_object_size(info->specific)) {
-        puts("Format specific information:");
-        print_value(info->specific, 0);
-    }
+    img_print_specific(info->specific);
 }
 
 /* ---- for programs ---- */
