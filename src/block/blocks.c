@@ -281,6 +281,7 @@ int blocks_block_status(struct blk_node *n, uint64_t offset, uint64_t len, bool 
         ret->flags = BLK_STATUS_DATA | BLK_STATUS_ALLOCATED | BLK_STATUS_OFFSET;
         ret->host = at.host + in_block;
         ret->file = file_of(n, &at);
+        ret->flags |= b->holes ? BLK_STATUS_RECURSE : 0;
         break;
     case BLOCK_PACKED:
         ret->flags = BLK_STATUS_DATA | BLK_STATUS_ALLOCATED | BLK_STATUS_COMPRESSED;

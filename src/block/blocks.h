@@ -19,6 +19,7 @@ struct block_at {
 
 struct blocks {
     uint32_t size;        /* of a block, bytes */
+    bool holes;           /* blocks were allocated without being written */
     pthread_mutex_t lock; /* tables, and allocation */
     /* Where block `index` is. Lock held. 0 or -errno. */
     int (*look)(struct blk_node *n, uint64_t index, struct block_at *ret);

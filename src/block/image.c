@@ -125,7 +125,7 @@ int64_t blk_allocated_size(struct blk_node *n)
         return n->drv->allocated_size(n);
     int64_t sum = n->drv->protocol ? -ENOTSUP : 0;
     for (struct blk_edge *e = n->children; e && sum >= 0; e = e->next) {
-        if (e->role == BLK_ROLE_BACKING)
+        if (e->role == BLK_ROLE_BACKING || !strcmp(e->name, "data-file"))
             continue;
         int64_t one = blk_allocated_size(e->child);
         sum = one < 0 ? one : sum + one;

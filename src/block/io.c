@@ -130,7 +130,7 @@ int blk_block_status(struct blk_node *n, uint64_t offset, uint64_t len, bool wan
         struct blk_node *file = blk_node_file(n);
         *ret = (struct blk_extent){.len = len, .flags = BLK_STATUS_DATA | BLK_STATUS_ALLOCATED};
         if (file) {
-            ret->flags |= BLK_STATUS_OFFSET;
+            ret->flags |= BLK_STATUS_OFFSET | BLK_STATUS_RECURSE;
             ret->host = offset;
             ret->file = file;
         }
@@ -139,8 +139,8 @@ int blk_block_status(struct blk_node *n, uint64_t offset, uint64_t len, bool wan
         ret->flags |= BLK_STATUS_EOF;
     if (code < 0 || !want_zero || n->drv->protocol)
         return code;
-    /* What lies plain in a file may be a hole there. */
-    if ((ret->flags & BLK_STATUS_DATA) && (ret->flags & BLK_STATUS_OFFSET) && !(ret->flags & BLK_STATUS_ZERO) &&
+    /* What lies plain in a file may be a hole there; looking costs two system calls, so drivers say where it is worth it. */
+    if ((ret->flags & BLK_STATUS_RECURSE) && (ret->flags & BLK_STATUS_DATA) && (ret->flags & BLK_STATUS_OFFSET) && !(ret->flags & BLK_STATUS_ZERO) &&
         ret->file && ret->file != n) {
         struct blk_extent below;
         if (blk_block_status(ret->file, ret->host, ret->len, true, &below) == 0 && below.len) {
@@ -151,6 +151,7 @@ int blk_block_status(struct blk_node *n, uint64_t offset, uint64_t len, bool wan
                 ret->flags &= ~(unsigned)BLK_STATUS_EOF;
         }
     }
+    ret->flags &= ~(unsigned)BLK_STATUS_RECURSE;
     return 0;
 }
 
@@ -161,7 +162,7 @@ int blk_block_status_above(struct blk_node *n, struct blk_node *base, uint64_t o
     for (; n != base; n = blk_node_backing(n), depth++) {
         uint64_t size = n->size;
         if (depth && offset >= size) { /* a shorter backing file: zeroes from here on */
-            *ret = (struct blk_extent){.len = len, .flags = BLK_STATUS_ZERO, .depth = depth};
+            *ret = (struct blk_extent){.len = len, .flags = BLK_STATUS_ZERO, .depth = depth - 1};
             return 0;
         }
         if (depth)

@@ -145,6 +145,7 @@ enum {
     BLK_STATUS_OFFSET = 8,     /* lies plain at `host` in `file` */
     BLK_STATUS_COMPRESSED = 16,
     BLK_STATUS_EOF = 32, /* the end of the node */
+    BLK_STATUS_RECURSE = 64, /* from drivers: the file may have holes where this one has data */
 };
 
 struct blk_extent {

@@ -186,6 +186,7 @@ struct qcow2 {
     uint8_t *comp_buf;
 
     bool discard_below;
+    enum { QHOLES_UNKNOWN, QHOLES_FEW, QHOLES_MANY } holes; /* whether clusters are allocated that the file does not have */
     int error; /* a failed write-back: data may be lost; told by the next flush */
 };
 

@@ -118,6 +118,7 @@ static void fix_entry(struct ck *k, struct qtable *t, uint32_t i)
 static void check_l2(struct ck *k, const uint8_t *l2, struct qtable *t, bool active)
 {
     struct qcow2 *s = k->s;
+    k->next_contiguous = 0; /* counted within a table, as QEMU does */
     for (uint32_t i = 0; i < BIT(s->l2_bits); i++) {
         uint64_t e = be64_get(l2 + (size_t)i * s->entry_size), offset, len;
         uint64_t bits = s->extl2 ? be64_get(l2 + (size_t)i * 16 + 8) : 0;
@@ -168,7 +169,7 @@ static void check_l2(struct ck *k, const uint8_t *l2, struct qtable *t, bool act
             fix_entry(k, t, i);
             continue;
         }
-        if (active && !(e & QE_ZERO && !s->extl2)) {
+        if (active) {
             k->c->allocated_clusters++;
             if (k->next_contiguous && offset != k->next_contiguous)
                 k->c->fragmented_clusters++;

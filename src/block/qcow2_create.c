@@ -7,20 +7,20 @@
 #include "block/qcow2.h"
 
 const struct blk_create_opt qcow2_create_opts[] = {
+    {"cluster_size", BLK_OPT_SIZE, "qcow2 cluster size", "65536", false},
+    {"extended_l2", BLK_OPT_BOOL, "Extended L2 tables", "off", false},
+    {"preallocation", BLK_OPT_STRING, "Preallocation mode (allowed values: off, metadata, falloc, full)", NULL, false},
+    {"compression_type", BLK_OPT_STRING, "Compression method used for image cluster compression", "zlib", false},
     {"size", BLK_OPT_SIZE, "Virtual disk size", NULL, true},
     {"compat", BLK_OPT_STRING, "Compatibility level (v2 [0.10] or v3 [1.1])", NULL, true},
+    {"encryption", BLK_OPT_BOOL, "Encrypt the image with format 'aes'", NULL, false},
+    {"encrypt.format", BLK_OPT_STRING, "Encrypt the image, format choices: 'aes', 'luks'", NULL, false},
     {"backing_file", BLK_OPT_STRING, "File name of a base image", NULL, true},
     {"backing_fmt", BLK_OPT_STRING, "Image format of the base image", NULL, true},
     {"data_file", BLK_OPT_STRING, "File name of an external data file", NULL, true},
     {"data_file_raw", BLK_OPT_BOOL, "The external data file must stay valid as a raw image", NULL, true},
-    {"extended_l2", BLK_OPT_BOOL, "Extended L2 tables", "off", false},
-    {"encryption", BLK_OPT_BOOL, "Encrypt the image with format 'aes'", "off", false},
-    {"encrypt.format", BLK_OPT_STRING, "Encrypt the image, format choices: 'aes', 'luks'", NULL, false},
-    {"cluster_size", BLK_OPT_SIZE, "qcow2 cluster size", "65536", false},
-    {"preallocation", BLK_OPT_STRING, "Preallocation mode (allowed values: off, metadata, falloc, full)", NULL, false},
     {"lazy_refcounts", BLK_OPT_BOOL, "Postpone refcount updates", "off", true},
     {"refcount_bits", BLK_OPT_NUMBER, "Width of a reference count entry in bits", "16", true},
-    {"compression_type", BLK_OPT_STRING, "Compression method used for image cluster compression", "zlib", false},
     {NULL},
 };
 
@@ -129,7 +129,7 @@ static int write_first(struct blk_node *file, const struct params *p, uint64_t s
     n->backing_file = p->backing ? xstrdup(p->backing) : NULL;
     n->backing_format = p->backing && p->format ? xstrdup(p->format) : NULL;
     uint8_t counts[32] = {0}, entry[8];
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < (l1_size ? 4 : 3); i++) /* an empty L1 table has no cluster */
         qcow2_rb_put(&s, counts, i, 1);
     be64_put(entry, 2 * cs);
     int code = blk_truncate(file, 4 * cs, BLK_PREALLOC_OFF, true, err);
@@ -260,7 +260,7 @@ int qcow2_measure(struct blk_opts *opts, struct blk_node *src, struct blk_measur
         required = p.size;
     uint64_t full = full_size(p.size, &p), size = ALIGN_UP(p.size, p.cluster_size);
     *ret = (struct blk_measure){.fully_allocated = full, .required = full - size + required};
-    if (p.version >= 3 && src && src->drv->bitmap_list) {
+    if (p.version >= 3 && src && src->drv == &blk_qcow2 && ((struct qcow2 *)src->priv)->version >= 3) {
         ret->has_bitmaps = true;
         ret->bitmaps = bitmap_bytes(src, &p);
     }

@@ -35,18 +35,18 @@ int qcow2_get_info(struct blk_node *n, struct blk_info *ret, struct err *err)
     uint64_t covers = BIT64(s->l2_bits + s->cluster_bits);
     ret->vm_state_offset = (n->size + covers - 1) / covers * covers;
     json_object_set_new(j, "compat", json_string(s->version >= 3 ? "1.1" : "0.10"));
-    if (s->data_file_name)
-        json_object_set_new(j, "data-file", json_string(s->data_file_name));
     json_object_set_new(j, "compression-type", json_string(s->compression == QCOMP_ZSTD ? "zstd" : "zlib"));
     if (s->version >= 3)
         json_object_set_new(j, "lazy-refcounts", json_boolean(s->compatible & BIT64(QC_LAZY)));
     if (s->n_bitmaps)
         json_object_set_new(j, "bitmaps", bitmaps_json(s));
     json_object_set_new(j, "refcount-bits", json_integer(1 << s->refcount_order));
+    if (s->data_file_name)
+        json_object_set_new(j, "data-file", json_string(s->data_file_name));
     if (s->version >= 3) {
-        json_object_set_new(j, "corrupt", json_boolean(s->corrupt));
         if (s->incompatible & BIT64(QI_DATA_FILE))
             json_object_set_new(j, "data-file-raw", json_boolean(s->autoclear & BIT64(QA_DATA_RAW)));
+        json_object_set_new(j, "corrupt", json_boolean(s->corrupt));
         json_object_set_new(j, "extended-l2", json_boolean(s->extl2));
     }
     ret->specific = j;

@@ -167,6 +167,20 @@ int qcow2_preadv(struct blk_node *n, uint64_t offset, const struct iovec *iov, u
     return 0;
 }
 
+/* Whether the image was preallocated: far more clusters than the file has on disk. Then data may be holes in the file. */
+static bool many_holes(struct qcow2 *s)
+{
+    pthread_mutex_lock(&s->meta);
+    if (s->holes == QHOLES_UNKNOWN) {
+        int64_t real = blk_allocated_size(s->file);
+        uint64_t have = real < 0 ? UINT64_MAX / 16 : (uint64_t)real >> s->cluster_bits, all = (s->file->size + s->cluster_size - 1) >> s->cluster_bits;
+        s->holes = all >= MAX(have * 10 / 9, have + 2) ? QHOLES_MANY : QHOLES_FEW;
+    }
+    bool many = s->holes == QHOLES_MANY;
+    pthread_mutex_unlock(&s->meta);
+    return many;
+}
+
 int qcow2_block_status(struct blk_node *n, uint64_t offset, uint64_t len, bool want_zero, struct blk_extent *ret)
 {
     struct qcow2 *s = n->priv;
@@ -186,6 +200,8 @@ int qcow2_block_status(struct blk_node *n, uint64_t offset, uint64_t len, bool w
     switch (run.kind) {
     case QK_DATA:
         ret->flags = BLK_STATUS_DATA | BLK_STATUS_ALLOCATED | BLK_STATUS_OFFSET;
+        if (want_zero && many_holes(s))
+            ret->flags |= BLK_STATUS_RECURSE;
         ret->host = run.host;
         ret->file = s->data;
         break;

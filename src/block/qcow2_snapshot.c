@@ -398,8 +398,6 @@ int qcow2_snapshot_create(struct blk_node *n, struct blk_snapshot *sn, struct er
     }
     sn->disk_size = n->size;
     struct qsnap q = {.sn = *sn};
-    if (!q.sn.icount)
-        q.sn.icount = UINT64_MAX;
     pthread_mutex_lock(&s->meta);
     int code = create_m(s, &q);
     pthread_mutex_unlock(&s->meta);

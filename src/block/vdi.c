@@ -138,6 +138,7 @@ static int vdi_open(struct blk_node *n, struct blk_opts *opts, struct err *err)
     if (code < 0)
         return code;
     blocks_init(&v->b, BLOCK);
+    v->b.holes = type == TYPE_STATIC;
     v->b.look = vdi_look;
     v->b.place = vdi_place;
     v->b.publish = vdi_publish;

@@ -316,6 +316,7 @@ int vmdk_open(struct blk_node *n, struct blk_opts *opts, struct err *err)
     const struct vmdk_extent *last = &v->extents[v->n_extents - 1];
     n->size = last->start + last->len;
     blocks_init(&v->b, grain);
+    v->b.holes = last->kind == VMDK_FLAT;
     v->b.look = vmdk_look;
     v->b.place = vmdk_place;
     v->b.publish = vmdk_publish;

@@ -237,6 +237,7 @@ static int vpc_open(struct blk_node *n, struct blk_opts *opts, struct err *err)
     } else if ((code = open_dynamic(n, v, err)) < 0) {
         return code;
     }
+    v->b.holes = v->fixed;
     v->b.look = vpc_look;
     v->b.place = v->fixed ? NULL : vpc_place;
     v->b.publish = vpc_publish;

@@ -196,6 +196,8 @@ int img_cache_flags(const struct img *img, enum img_key key, const char *def, co
  * written and turn out to be raw by probing get a warning.
  */
 struct blk_node *img_open(const struct img *img, const char *name, const char *format, bool image_opts, unsigned flags);
+/* A message without the "NAME: " that it may begin with. */
+const char *img_without_name(const char *msg, const char *name);
 /* The one file of a verb: its only argument, opened by -f and --image-opts. */
 struct blk_node *img_open_only(const struct img *img, unsigned flags);
 /* The only argument; NULL after an error. */

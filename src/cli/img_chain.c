@@ -61,6 +61,8 @@ int img_snapshot(struct img *img, int argc, char **argv)
         name = img->value[IMG_ACTION_DELETE];
         r = blk_snapshot_delete(node, name, &err);
     }
+    if (r < 0 && !strncmp(err.msg, "Could not ", 10))
+        return img_error(img, "%s", err.msg);
     return r < 0 ? img_error(img, "Could not %s snapshot '%s': %s", what, name, err.msg) : IMG_OK;
 }
 
@@ -98,7 +100,8 @@ int img_rebase(struct img *img, int argc, char **argv)
             autofree char *full = blk_path_relative(node->filename, backing);
             if (blk_node_open(full, format, NULL, src_flags | (img_has(img, IMG_FORCE_SHARE) ? BLK_O_FORCE_SHARE : 0), &new,
                               &err) < 0)
-                return img_error(img, "Could not open new backing file '%s': %s", backing, err.msg);
+                return img_error(img, "Could not open new backing file '%s': %s", backing,
+                                 img_without_name(err.msg, full));
         }
         struct img_progress p;
         img_progress_start(&p, img, 1.0);

@@ -139,7 +139,8 @@ static int create_target(struct conversion *v, struct blk_opts *opts)
     if (v->c.compress && prealloc && strcmp(prealloc, "off"))
         return img_error(img, "Compression and preallocation not supported at the same time");
     if (blk_create(v->format, v->file, opts, &err) < 0)
-        return img_error(img, "%s: error while converting %s: %s", v->file, v->format, err.msg);
+        return img_error(img, "%s: error while converting %s: %s", v->file, v->format,
+                         img_without_name(err.msg, v->file));
     struct stat st;
     v->created = true;
     v->c.target_is_zero = stat(v->file, &st) < 0 || S_ISREG(st.st_mode);

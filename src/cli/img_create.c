@@ -33,12 +33,20 @@ int img_options_help(const struct img *img, const char *format, bool amend)
     if (amend && !d->amend)
         return img_error(img, "Format driver '%s' does not support option amendment", format);
     printf(amend ? "Amend options for '%s':\n" : "Supported %s options:\n", format);
-    for (const struct blk_create_opt *o = d->create_opts; o->name; o++) {
-        if (amend && !o->amend)
-            continue;
-        autofree char *left = xasprintf("%s=<%s>", o->name, types[o->type]);
-        printf("  %-22s - %s\n", left, o->help);
+    /* By name; there are few. */
+    for (const char *last = "";;) {
+        const struct blk_create_opt *next = NULL;
+        for (const struct blk_create_opt *o = d->create_opts; o->name; o++)
+            if ((!amend || o->amend) && strcmp(o->name, last) > 0 && (!next || strcmp(o->name, next->name) < 0))
+                next = o;
+        if (!next)
+            break;
+        autofree char *left = xasprintf("%s=<%s>", next->name, types[next->type]);
+        printf("  %-22s - %s\n", left, next->help);
+        last = next->name;
     }
+    if (!amend)
+        puts("\nThe protocol level may support further options.\nSpecify the target filename to include those options.");
     return IMG_OK;
 }
 
@@ -108,7 +116,7 @@ static int use_backing(const struct img *img, const char *file, struct blk_opts 
         return IMG_OK;
     auto_node struct blk_node *node = NULL;
     if (blk_node_open(full, format, NULL, BLK_O_NO_IO, &node, &err) < 0)
-        return img_error(img, "%s: Could not open backing image '%s': %s", file, full, err.msg);
+        return img_error(img, "%s: Could not open backing image '%s': %s", file, full, img_without_name(err.msg, full));
     if (!format)
         return img_error(img, "%s: Backing file specified without backing format (-F); it looks like %s", file,
                          node->drv->name);
@@ -163,7 +171,7 @@ int img_create(struct img *img, int argc, char **argv)
     if (!img_has(img, IMG_QUIET))
         print_formatting(d, file, opts);
     if (blk_create(format, file, opts, &err) < 0)
-        return img_error(img, "%s: %s", file, err.msg);
+        return img_error(img, "%s: %s", file, img_without_name(err.msg, file));
     return IMG_OK;
 }
 

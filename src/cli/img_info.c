@@ -194,8 +194,10 @@ static int image_get(const struct img *img, const char *name, const char *format
     m->node = img_open(img, name, format, image_opts, flags);
     if (!m->node)
         return -1;
-    if (m->node->filename && (image_opts || !strncmp(name, "json:", 5) || !strncmp(name, "file:", 5)))
+    if (m->node->filename && (image_opts || !strncmp(name, "json:", 5)))
         m->name = m->node->filename;
+    if (!strncmp(m->name, "file:", 5))
+        m->name += 5;
     if (blk_get_info(m->node, &m->info, &err) < 0) {
         img_error(img, "%s: %s", name, err.msg);
         return -1;

@@ -40,7 +40,8 @@ static int open_image(struct io *io, const char *name, const char *format, bool 
         code = blk_node_open(image_opts ? NULL : name, format, opts, flags, &io->node, &err);
     if (code < 0) {
         io->node = NULL;
-        fprintf(stderr, "%s: can't open%s%s: %s\n", io->img->program, name ? " device " : "", name ? name : "", err.msg);
+        fprintf(stderr, "%s: can't open%s%s: %s\n", io->img->program, name ? " device " : "", name ? name : "",
+                name ? img_without_name(err.msg, name) : err.msg);
         return code;
     }
     io->flags = flags;

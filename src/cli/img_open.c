@@ -38,6 +38,12 @@ int img_cache_flags(const struct img *img, enum img_key key, const char *def, co
     return -1;
 }
 
+const char *img_without_name(const char *msg, const char *name)
+{
+    size_t n = strlen(name);
+    return !strncmp(msg, name, n) && !strncmp(msg + n, ": ", 2) ? msg + n + 2 : msg;
+}
+
 struct blk_node *img_open(const struct img *img, const char *name, const char *format, bool image_opts, unsigned flags)
 {
     struct err err = {0};
@@ -55,7 +61,7 @@ struct blk_node *img_open(const struct img *img, const char *name, const char *f
         }
     }
     if (blk_node_open(image_opts ? NULL : name, format, opts, flags, &node, &err) < 0) {
-        img_error(img, "Could not open '%s': %s", name, err.msg);
+        img_error(img, "Could not open '%s': %s", name, img_without_name(err.msg, name));
         return NULL;
     }
     if ((flags & BLK_O_RDWR) && !format && !image_opts && node->drv == &blk_raw && strncmp(name, "json:", 5))
