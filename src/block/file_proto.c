@@ -35,6 +35,7 @@ static int file_proto_open(struct blk_node *n, struct blk_opts *opts, struct err
         return code;
     n->priv = file;
     n->size = file->size;
+    n->grows_zero = !file->block_device;
     n->block_size = file->block_size;
     n->physical_size = file->physical_size;
     return 0;

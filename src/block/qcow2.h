@@ -154,6 +154,7 @@ struct qcow2 {
     bool rt_moved; /* the refcount table has a new place that the header does not name yet */
 
     uint64_t free_from, run_from; /* cluster indices: none free below; where to look for runs */
+    uint64_t want;                /* clusters of the last allocation that needs I/O first */
     uint64_t fresh_from;          /* behind this, the file has never been written */
     uint64_t end;                 /* bytes of the file that clusters in use need */
     uint64_t comp_at;             /* where the next compressed cluster goes, 0: nowhere */

@@ -454,10 +454,7 @@ int qcow2_open(struct blk_node *n, struct blk_opts *opts, struct err *err)
     if (code < 0)
         return code;
     qcow2_install_l1(s, l1, s->l1_offset, s->l1_size);
-    int64_t length = (int64_t)s->file->size;
-    s->fresh_from = s->file->drv == &blk_file && s->file->block_size == 512
-                        ? ((uint64_t)length + s->cluster_size - 1) >> s->cluster_bits
-                        : UINT64_MAX;
+    s->fresh_from = s->file->grows_zero ? (s->file->size + s->cluster_size - 1) >> s->cluster_bits : UINT64_MAX;
     s->discard_below = n->flags & BLK_O_UNMAP;
     code = qcow2_snapshots_load(s, err);
     if (code == 0)

@@ -212,6 +212,7 @@ int64_t qcow2_alloc_l(struct qcow2 *s, uint64_t n, bool *ret_fresh)
         if (!t) {
             if (n > 1)
                 s->run_from = start;
+            s->want = n;
             return -EAGAIN;
         }
         if (qcow2_rb_value(s, t->data, i & (BIT64(s->rb_bits) - 1)) == 0) {

@@ -272,10 +272,11 @@ static int begin(struct qcow2 *s, uint64_t off, uint64_t len, struct step *step)
             code = -EIO;
         }
         if (code == -EAGAIN) { /* a refcount block is missing: an allocation brings it in, and is given back */
-            int64_t probe = qcow2_alloc_m(s, MAX(1, MIN(len, (uint64_t)RUN_MAX) >> s->cluster_bits), NULL);
+            uint64_t n = s->want;
+            int64_t probe = qcow2_alloc_m(s, n, NULL);
             if (probe >= 0) {
                 pthread_mutex_lock(&s->lock);
-                qcow2_unalloc_l(s, (uint64_t)probe, MAX(1, MIN(len, (uint64_t)RUN_MAX) >> s->cluster_bits));
+                qcow2_unalloc_l(s, (uint64_t)probe, n);
                 pthread_mutex_unlock(&s->lock);
             }
             code = probe < 0 ? (int)probe : 1;
