@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/sock.h"
+#include "daemon/net.h"
 #include "daemon/work.h"
 
 /* mkdir -p. */
@@ -74,11 +75,12 @@ static void on_client_closed(void *opaque, struct rpc_client *client)
 static void on_guest_ended(void *opaque, struct guest *g)
 {
     console_ended(g);
+    net_guest_ended(opaque, g);
 }
 
 static int prepare(void *opaque, struct guest *g, struct domain *live, struct rpc_error *e)
 {
-    return 0;
+    return net_guest_prepare(opaque, g, live, e);
 }
 
 static int listen_at(struct daemon *d, const char *path, unsigned mode, bool readonly, struct err *err)
@@ -171,6 +173,7 @@ int daemon_new(const struct daemon_config *config, const int *fds, unsigned n_fd
             r = (*v)->start(d, err);
     if (!r) {
         run_adopt_all(&d->guests);
+        nets_adopt(d);
         r = rpc_server_new(d->loop, &d->clock, &limits, &owner, &d->server, err);
     }
     if (!r)
@@ -188,6 +191,7 @@ int daemon_new(const struct daemon_config *config, const int *fds, unsigned n_fd
 void daemon_autostart(struct daemon *d)
 {
     struct guest *g, *next;
+    nets_autostart(d);
     HASH_ITER(by_name, d->guests.by_name, g, next)
     {
         struct rpc_error e = {0};

@@ -55,6 +55,8 @@ void net_guest_ended(struct daemon *d, struct guest *g);
 /* One interface of a guest, which runs or is about to. */
 int net_interface_connect(struct daemon *d, struct domain_interface *i, struct rpc_error *e);
 void net_interface_disconnect(struct daemon *d, struct domain_interface *i);
+/* Removes tap devices of guests that ended while nobody looked. */
+void net_guests_sweep(struct daemon *d);
 /* How many interfaces of running guests are on it. */
 unsigned net_connections(const struct net *n);
 /* Writes the rules for what its guests may send anew: interfaces or leases have changed. */

@@ -213,6 +213,38 @@ unsigned net_connections(const struct net *n)
     return count;
 }
 
+static bool in_use(const struct daemon *d, const char *name)
+{
+    struct guest *g, *next;
+    HASH_ITER(by_name, d->guests.by_name, g, next)
+    for (unsigned i = 0; g->live && i < g->live->n_interfaces; i++)
+        if (g->live->interfaces[i].target && !strcmp(g->live->interfaces[i].target, name))
+            return true;
+    return false;
+}
+
+/* Only what hangs on a bridge of ours can be ours. */
+void net_guests_sweep(struct daemon *d)
+{
+    struct link *links = NULL;
+    struct net *first = net_first(d), *n, *next;
+    int count = link_list(&links, NULL);
+    HASH_ITER(by_name, first, n, next)
+    {
+        struct link bridge;
+        if (!n->active || !network_own_bridge(n->now) || link_find(n->now->bridge, &bridge, NULL) < 0)
+            continue;
+        for (int i = 0; i < count; i++) {
+            const struct link *l = &links[i];
+            if (l->master != bridge.index || strcmp(l->kind, "tun") || strncmp(l->name, "vnet", 4) || in_use(d, l->name))
+                continue;
+            log_info("network '%s': removing %s of a guest that has ended", n->now->name, l->name);
+            link_delete(l->name, NULL);
+        }
+    }
+    free(links);
+}
+
 struct ports {
     struct nft_port *items;
     unsigned n;

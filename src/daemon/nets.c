@@ -550,6 +550,7 @@ int nets_start(struct daemon *d, struct err *err)
 
 void nets_adopt(struct daemon *d)
 {
+    net_guests_sweep(d);
     on_settled(d);
 }
 

@@ -273,8 +273,13 @@ int guest_start(struct guest *g, struct domain *live, unsigned flags, guest_done
     int r = check_disks(g, live, e);
     if (!r && t->owner.prepare)
         r = t->owner.prepare(t->owner.opaque, g, live, e);
-    if (!r && err.code && domain_check(live, NULL, &(struct err){0}) < 0)
-        r = verr_take(e, VIR_CONFIG_UNSUPPORTED, &err);
+    struct err still = {0};
+    if (!r && err.code && domain_check(live, NULL, &still) < 0) {
+        r = verr_take(e, VIR_CONFIG_UNSUPPORTED, &still);
+        g->live = live; /* takes back what was prepared */
+        t->owner.ended(t->owner.opaque, g);
+        g->live = NULL;
+    }
     if (r < 0) {
         domain_free(live);
         return -1;

@@ -157,8 +157,12 @@ static int check_disk(const struct check *c, const struct domain_disk *k)
 static int check_interface(const struct check *c, const struct domain_interface *i, unsigned index)
 {
     const struct domain *d = c->d;
-    if (i->type != DOMAIN_NET_USER && i->type != DOMAIN_NET_ETHERNET)
-        return bad(c, i->line, "interface %u: type '%.40s' is not supported, only user and ethernet", index,
+    bool by_daemon = i->type == DOMAIN_NET_NETWORK || i->type == DOMAIN_NET_BRIDGE;
+    if (by_daemon && (!i->target || !*i->target)) /* lodged names the tap device that it has made */
+        return bad(c, i->line, "interface %u: type '%s' is connected by lodged; start the guest through it, or use type user or ethernet",
+                   index, i->type == DOMAIN_NET_NETWORK ? "network" : "bridge");
+    if (!by_daemon && i->type != DOMAIN_NET_USER && i->type != DOMAIN_NET_ETHERNET)
+        return bad(c, i->line, "interface %u: type '%.40s' is not supported, only network, bridge, user and ethernet", index,
                    i->type_name ? i->type_name : "");
     if (i->model != DOMAIN_NIC_VIRTIO)
         return bad(c, i->line, "interface %u: model '%.40s' is not supported, only virtio", index,

@@ -168,10 +168,10 @@ int link_add_bridge(const char *name, const uint8_t *mac, bool stp, unsigned del
     struct nlattr *info = mnl_attr_nest_start(h, IFLA_LINKINFO);
     mnl_attr_put_strz(h, IFLA_INFO_KIND, "bridge");
     struct nlattr *data = mnl_attr_nest_start(h, IFLA_INFO_DATA);
+    /* In hundredths of a second. The kernel takes this before the other: with STP on it would refuse less than 2 s, which guests then
+     * wait for at every start. */
+    mnl_attr_put_u32(h, IFLA_BR_FORWARD_DELAY, delay * 100);
     mnl_attr_put_u32(h, IFLA_BR_STP_STATE, stp);
-    /* In hundredths of a second. With STP the kernel takes nothing under 2 s; 0 is then left to it. */
-    if (!stp || delay >= 2)
-        mnl_attr_put_u32(h, IFLA_BR_FORWARD_DELAY, delay * 100);
     mnl_attr_nest_end(h, data);
     mnl_attr_nest_end(h, info);
     int code = talk(h, NULL, NULL);
