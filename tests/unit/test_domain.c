@@ -269,7 +269,7 @@ static void wrong_documents_are_refused_with_their_place(void **s)
                     "<disk><source file='/y'/><target dev='vda'/></disk></devices>"),
          "g.xml:4: disk 'vda': there is another disk of that name"},
         {DOC(KERNEL "<devices><interface type='network'/></devices>"),
-         "g.xml:3: interface 0: type 'network' is not supported, only user and ethernet"},
+         "g.xml:3: interface 0: type 'network' is connected by lodged; start the guest through it, or use type user or ethernet"},
         {DOC(KERNEL "<devices><interface type='ethernet'/></devices>"),
          "g.xml:3: interface 0: type ethernet needs the name of a tap device in <target dev>"},
         {DOC(KERNEL "<devices><serial type='tcp'/></devices>"),
