@@ -229,6 +229,17 @@ static int check_consoles(const struct check *c)
         if ((r = check_chardev(c, k->line, what, &k->chardev)))
             return r;
     }
+    for (unsigned i = 0; i < d->n_channels; i++) {
+        const struct domain_channel *k = &d->channels[i];
+        snprintf(what, sizeof what, "channel %u", i);
+        for (unsigned o = 0; o < i; o++)
+            if (k->name && d->channels[o].name && !strcmp(k->name, d->channels[o].name))
+                return bad(c, k->line, "%s: there is another one called '%.40s'", what, k->name);
+        stdio += k->chardev.type == DOMAIN_CHARDEV_STDIO;
+        bool nowhere = k->chardev.type == DOMAIN_CHARDEV_UNIX && !k->chardev.path;
+        if (!nowhere && (r = check_chardev(c, k->line, what, &k->chardev)))
+            return r;
+    }
     if (stdio > 1)
         return bad(c, 0, "the terminal (stdio) can be given to one serial port or console only");
     return 0;

@@ -195,6 +195,12 @@ static void default_consoles(struct domain *d)
         if (c->port < 0)
             c->port = i;
     }
+    for (unsigned i = 0; i < d->n_channels; i++) {
+        struct domain_channel *c = &d->channels[i];
+        default_chardev(&c->chardev);
+        if (!c->name)
+            c->name = xasprintf("channel%u", i);
+    }
 }
 
 void domain_defaults(struct domain *d)

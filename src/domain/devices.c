@@ -208,6 +208,26 @@ static void parse_console(struct reader *r, struct xml_node *n, struct domain *d
     reader_keep(r, n, &c->unknown, "", NULL);
 }
 
+/* What we have: a virtio port behind a backend that we know. */
+static bool is_our_channel(const struct xml_node *n)
+{
+    const char *type = xml_attr_get(n, "type");
+    struct xml_node *target = xml_child(n, "target");
+    const char *target_type = target ? xml_attr_get(target, "type") : NULL;
+    return type && target_type && domain_chardev_find(type) >= 0 && !strcmp(target_type, "virtio");
+}
+
+static void parse_channel(struct reader *r, struct xml_node *n, struct domain *d)
+{
+    struct domain_channel *c = DOMAIN_ADD(d, channels);
+    c->line = n->line;
+    parse_chardev(r, n, &c->chardev);
+    struct xml_node *target = reader_child(n, "target");
+    reader_attr(target, "type");
+    reader_attr_str(target, "name", &c->name);
+    reader_keep(r, n, &c->unknown, "", NULL);
+}
+
 static void parse_rng(struct reader *r, struct xml_node *n, struct domain *d)
 {
     struct domain_rng *g = DOMAIN_ADD(d, rngs);
@@ -273,6 +293,7 @@ static const struct {
     {"interface", parse_interface},
     {"serial", parse_serial},
     {"console", parse_console},
+    {"channel", parse_channel},
     {"rng", parse_rng},
     {"memballoon", parse_balloon},
     {"panic", parse_panic},
@@ -288,7 +309,7 @@ bool reader_is_device(const struct xml_node *n)
         return false;
     for (unsigned i = 0; i < ARRAY_SIZE(device_elements); i++)
         if (!strcmp(device_elements[i].name, n->name))
-            return true;
+            return strcmp(n->name, "channel") || is_our_channel(n);
     return false;
 }
 
@@ -297,7 +318,7 @@ void reader_devices(struct reader *r, struct xml_node *n, struct domain *d)
     reader_child_str(n, "emulator", &d->emulator);
     for (struct xml_node *c = n->first; c; c = c->next) {
         for (unsigned i = 0; i < ARRAY_SIZE(device_elements); i++) {
-            if (!strcmp(device_elements[i].name, c->name)) {
+            if (!strcmp(device_elements[i].name, c->name) && reader_is_device(c)) {
                 c->used = true;
                 device_elements[i].parse(r, c, d);
             }

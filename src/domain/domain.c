@@ -105,6 +105,12 @@ static void devices_free(struct domain *d)
         domain_unknown_free(&d->consoles[i].unknown);
     }
     free(d->consoles);
+    for (unsigned i = 0; i < d->n_channels; i++) {
+        chardev_free(&d->channels[i].chardev);
+        free(d->channels[i].name);
+        domain_unknown_free(&d->channels[i].unknown);
+    }
+    free(d->channels);
     for (unsigned i = 0; i < d->n_rngs; i++) {
         free(d->rngs[i].model);
         free(d->rngs[i].backend_model);

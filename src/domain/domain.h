@@ -229,6 +229,14 @@ struct domain_console {
     int line;
 };
 
+/* <channel> with target type virtio: a named byte channel, /dev/virtio-ports/NAME in the guest. Others are kept as XML only. */
+struct domain_channel {
+    struct domain_chardev chardev; /* unix without a path: leads nowhere until somebody gives it one */
+    char *name;                    /* org.qemu.guest_agent.0 … */
+    struct domain_unknown unknown;
+    int line;
+};
+
 struct domain_rng {
     char *model;         /* virtio */
     char *backend_model; /* random, builtin */
@@ -333,6 +341,8 @@ struct domain {
     unsigned n_serials;
     struct domain_console *consoles;
     unsigned n_consoles;
+    struct domain_channel *channels;
+    unsigned n_channels;
     struct domain_rng *rngs;
     unsigned n_rngs;
     struct domain_balloon balloon;

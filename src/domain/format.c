@@ -345,6 +345,13 @@ static void put_console(struct xml_node *devices, const struct domain_console *c
     domain_unknown_graft(&c->unknown, n);
 }
 
+static void put_channel(struct xml_node *devices, const struct domain_channel *c)
+{
+    struct xml_node *n = put_chardev(devices, "channel", &c->chardev);
+    put_attrs(n, "target", "type", "virtio", "name", c->name);
+    domain_unknown_graft(&c->unknown, n);
+}
+
 static void put_rng(struct xml_node *devices, const struct domain_rng *g)
 {
     struct xml_node *n = xml_node_new(devices, "rng", NULL);
@@ -388,6 +395,8 @@ static void put_devices(struct xml_node *root, const struct domain *d)
         put_serial(n, &d->serials[i]);
     for (unsigned i = 0; i < d->n_consoles; i++)
         put_console(n, &d->consoles[i]);
+    for (unsigned i = 0; i < d->n_channels; i++)
+        put_channel(n, &d->channels[i]);
     domain_format_display(n, d);
     put_balloon(n, &d->balloon);
     for (unsigned i = 0; i < d->n_rngs; i++)
@@ -474,6 +483,8 @@ void domain_each_unknown(const struct domain *d, void (*fn)(void *opaque, int li
         each_item(&e, &d->serials[i].unknown, "devices/serial");
     for (unsigned i = 0; i < d->n_consoles; i++)
         each_item(&e, &d->consoles[i].unknown, "devices/console");
+    for (unsigned i = 0; i < d->n_channels; i++)
+        each_item(&e, &d->channels[i].unknown, "devices/channel");
     for (unsigned i = 0; i < d->n_rngs; i++)
         each_item(&e, &d->rngs[i].unknown, "devices/rng");
     each_item(&e, &d->balloon.unknown, "devices/memballoon");

@@ -84,6 +84,8 @@ void domain_live(struct domain *d, int id)
         name_device(&d->serials[i].unknown, "serial", i);
     for (unsigned i = 0; i < d->n_consoles; i++)
         name_device(&d->consoles[i].unknown, d->consoles[i].target == DOMAIN_CONSOLE_SERIAL ? "serial" : "console", i);
+    for (unsigned i = 0; i < d->n_channels; i++)
+        name_device(&d->channels[i].unknown, "channel", i);
     for (unsigned i = 0; i < d->n_rngs; i++)
         name_device(&d->rngs[i].unknown, "rng", i);
     for (unsigned i = 0; i < d->n_filesystems; i++)
@@ -136,6 +138,8 @@ void domain_forget_ptys(struct domain *d)
         no_pty(&d->serials[i].chardev);
     for (unsigned i = 0; i < d->n_consoles; i++)
         no_pty(&d->consoles[i].chardev);
+    for (unsigned i = 0; i < d->n_channels; i++)
+        no_pty(&d->channels[i].chardev);
 }
 
 void domain_inactive(struct domain *d)
@@ -150,6 +154,8 @@ void domain_inactive(struct domain *d)
         unname(&d->serials[i].unknown);
     for (unsigned i = 0; i < d->n_consoles; i++)
         unname(&d->consoles[i].unknown);
+    for (unsigned i = 0; i < d->n_channels; i++)
+        unname(&d->channels[i].unknown);
     for (unsigned i = 0; i < d->n_rngs; i++)
         unname(&d->rngs[i].unknown);
     for (unsigned i = 0; i < d->n_filesystems; i++)

@@ -223,6 +223,20 @@ static int attach_consoles(struct vm *vm, struct err *err)
         }
         ports[n++].chr = chr;
     }
+    for (unsigned i = 0; i < d->n_channels; i++) {
+        struct domain_chardev c = d->channels[i].chardev;
+        if (n == VIRTIO_CONSOLE_PORTS_MAX)
+            return err_set(err, -E2BIG, "more than %u virtio consoles and channels", VIRTIO_CONSOLE_PORTS_MAX);
+        if (c.type == DOMAIN_CHARDEV_UNIX && !c.path)
+            c.type = DOMAIN_CHARDEV_NULL;
+        struct chardev *chr;
+        int code = attach_chardev(vm, &c, &chr, err);
+        if (code < 0) {
+            err_prefix(err, "channel %u", i);
+            return code;
+        }
+        ports[n++] = (struct virtio_console_port_config){chr, d->channels[i].name};
+    }
     if (!n)
         return 0;
     struct virtio_console_config cfg = {.id = "console0", .mem = vm->mem, .loop = vm->loop, .ports = ports, .nports = n};

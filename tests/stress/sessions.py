@@ -88,7 +88,7 @@ class Session:
 
     def run(self):
         rnd = self.rnd
-        self.wait_for(b'~ #' if args.initrd else b'ready', 240 if args.initrd else 20)
+        self.wait_for(b'# ' if args.initrd else b'ready', 240 if args.initrd else 20)
         for _ in range(rnd.randrange(1, 8)):
             kind = rnd.randrange(5)
             self.seen = b''
@@ -98,7 +98,7 @@ class Session:
             elif kind == 1:
                 self.type(b'\x01?')
                 self.wait_for(b'this help')
-            elif kind == 2:
+            elif kind == 2 and not args.initrd: # Linux takes a break and a key for SysRq
                 self.type(b'\x01b')
             elif kind == 3:
                 self.type(b'x' * rnd.randrange(1, 300) + b'\x15')
