@@ -90,6 +90,11 @@ void rpc_server_listen(struct rpc_server *s, int fd, bool readonly)
     s->listeners = l;
 }
 
+void rpc_server_take(struct rpc_server *s, int fd, bool readonly)
+{
+    conn_new(s, fd, readonly);
+}
+
 unsigned rpc_server_clients(const struct rpc_server *s)
 {
     return s->n_clients;

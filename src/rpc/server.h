@@ -62,6 +62,8 @@ int rpc_server_new(struct loop *loop, const struct clock *clock, const struct rp
 void rpc_server_free(struct rpc_server *s);
 /* Takes connections from a listening socket (not owned, until rpc_server_free()). */
 void rpc_server_listen(struct rpc_server *s, int fd, bool readonly);
+/* Serves one connection that is there already; the descriptor is taken over. */
+void rpc_server_take(struct rpc_server *s, int fd, bool readonly);
 unsigned rpc_server_clients(const struct rpc_server *s);
 
 /* Clients. */
