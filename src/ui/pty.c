@@ -24,9 +24,10 @@ static const struct chardev_ops pty_ops = STREAM_OPS("pty");
 
 static void attach(struct pty *p)
 {
-    struct pollfd pfd = {.fd = p->fd};
+    struct pollfd pfd = {.fd = p->fd, .events = POLLIN};
     poll(&pfd, 1, 0);
-    if (!(pfd.revents & POLLHUP) && !p->s.connected)
+    /* Who writes a line and closes at once has hung up already, but what was written is still to be read. */
+    if ((!(pfd.revents & POLLHUP) || pfd.revents & POLLIN) && !p->s.connected)
         stream_connect(&p->s, p->fd, p->fd, STREAM_NONBLOCK);
 }
 

@@ -40,13 +40,13 @@ try:
             c = libvirt.open(d.uri)
             g = c.defineXML(domain_xml("kept", kernel))
             old = open(d.etc + "/domains/kept.xml").read()
-            with open(root + "/filler", "wb") as f:
-                try:
-                    while True:
-                        f.write(b"x" * 1024)
-                        f.flush()
-                except OSError:
-                    pass
+            filler = os.open(root + "/filler", os.O_WRONLY | os.O_CREAT)
+            try:
+                while True:
+                    os.write(filler, b"x" * 4096)
+            except OSError:
+                pass
+            os.close(filler)
             for xml in (g.XMLDesc().replace("<memory unit='KiB'>8192", "<memory unit='KiB'>16384"), domain_xml("new", kernel)):
                 try:
                     c.defineXML(xml)
