@@ -24,6 +24,8 @@ struct run {
     const char *xml, *monitor, *gdb;
     const char *not_with_xml; /* the first option that describes a guest */
     enum domain_engine engine;
+    uint64_t chaos;
+    bool perf_map;
     bool no_reboot, dry_run, print_xml, no_serial, log_verbose;
 };
 
@@ -186,6 +188,22 @@ static int set_engine(struct run *r, const char *value)
     if (e < 0)
         return cli_usage(r->verb, "--engine: '%s' is none of auto, kvm and soft", value);
     r->engine = e;
+    return 0;
+}
+
+static int set_chaos(struct run *r, const char *value)
+{
+    char *end;
+    errno = 0;
+    r->chaos = strtoull(value, &end, 0);
+    if (*end || end == value || errno || !r->chaos || r->chaos > INT64_MAX)
+        return cli_usage(r->verb, "--engine-chaos: '%s' is not a number from 1 on", value);
+    return 0;
+}
+
+static int set_perf_map(struct run *r, const char *value)
+{
+    r->perf_map = true;
     return 0;
 }
 
@@ -398,6 +416,8 @@ const struct cli_option cli_run_options[] = {
     {"cpus", CLI_TEXT, "N", "number of vCPUs (default: 1)"},
     {"memory", CLI_TEXT, "SIZE", "guest memory: 512M, 2G; a bare number is MiB (default: 512M)"},
     {"engine", CLI_WORDS, "auto|kvm|soft", "what executes the guest (default: auto)", "auto kvm soft"},
+    {"engine-chaos", CLI_TEXT, "SEED", "soft: change between interpreter and translator at random"},
+    {"perf-map", CLI_FLAG, NULL, "soft: write /tmp/perf-PID.map, so that perf shows guest code"},
     {"cpu", CLI_WORDS, "MODEL[,+F][,-F]...", "CPU model: host, max or a name; features on and off", "host max"},
     {"serial", CLI_WORDS, "WHERE", "add a serial port: stdio, file=FILE, unix=FILE, pty, null, none (default: stdio)",
      "stdio file= unix= pty null none", true},
@@ -440,6 +460,8 @@ static const struct {
     {set_cpus},
     {set_memory},
     {set_engine, true},
+    {set_chaos, true},
+    {set_perf_map, true},
     {set_cpu},
     {set_serial, true},
     {set_share},
@@ -569,6 +591,10 @@ static int run_domain(struct run *r)
     }
     if (r->engine)
         r->d->engine = r->engine;
+    if (r->chaos)
+        r->d->engine_chaos = r->chaos;
+    if (r->perf_map)
+        r->d->engine_perf_map = true;
     if (r->no_reboot)
         r->d->on_reboot = DOMAIN_ACTION_DESTROY;
     domain_defaults(r->d);

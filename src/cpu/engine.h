@@ -97,6 +97,8 @@ struct engine_config {
     bool no_jit;      /* software engine: interpret everything */
     bool jit_exact;   /* … keep status flags that only a fault would show (jit.h) */
     uint16_t jit_hot; /* … translate what ran so often; 0: as it sees fit */
+    uint64_t chaos;   /* … change between interpreter and translator at random, seeded by this; 0: do not */
+    bool perf_map;    /* … tell perf where translated guest code is, in /tmp/perf-PID.map */
 };
 
 struct engine_probe {

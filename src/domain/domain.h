@@ -310,6 +310,8 @@ struct domain_panic {
 
 struct domain {
     enum domain_engine engine;
+    uint64_t engine_chaos; /* <lodge:engine chaos=>: seed of random changes of how code is executed; 0: none */
+    bool engine_perf_map;  /* <lodge:engine perf-map=>: say to perf what guest code is where */
     char *type_name; /* <domain type> as written */
     int id;          /* of a running guest; 0: none */
     char *name;

@@ -417,10 +417,16 @@ static void put_engine(struct xml_node *root, const struct domain *d)
     xml_attr_set(root, "type", type);
     if (d->id > 0)
         xml_attr_setf(root, "id", "%d", d->id);
-    if (d->engine != DOMAIN_ENGINE_AUTO)
+    if (d->engine != DOMAIN_ENGINE_AUTO && !d->engine_chaos && !d->engine_perf_map)
         return;
     xml_attr_set(root, "xmlns:lodge", DOMAIN_LODGE_NS);
-    xml_attr_set(xml_node_new(root, "lodge:engine", NULL), "name", domain_engine_name(d->engine));
+    struct xml_node *n = xml_node_new(root, "lodge:engine", NULL);
+    if (d->engine != DOMAIN_ENGINE_NONE)
+        xml_attr_set(n, "name", domain_engine_name(d->engine));
+    if (d->engine_chaos)
+        xml_attr_setf(n, "chaos", "%" PRIu64, d->engine_chaos);
+    if (d->engine_perf_map)
+        xml_attr_set(n, "perf-map", "on");
 }
 
 char *domain_format(const struct domain *d)

@@ -223,8 +223,11 @@ static void parse_engine(struct reader *r, struct xml_node *root, struct domain 
         return;
     autofree char *name = xasprintf("%s:engine", prefix);
     struct xml_node *n = reader_child(root, name);
-    if (n)
-        d->engine = reader_attr_word(r, n, "name", domain_engine_find, d->engine);
+    if (!n)
+        return;
+    d->engine = reader_attr_word(r, n, "name", domain_engine_find, d->engine);
+    d->engine_chaos = reader_attr_num(r, n, "chaos", 0, INT64_MAX);
+    d->engine_perf_map = reader_attr_switch(r, n, "perf-map") == DOMAIN_ON;
 }
 
 /* The elements below <domain> whose unknown parts are kept elsewhere. */

@@ -286,6 +286,8 @@ static int make_engine(struct vm *vm, struct err *err)
                 .topology = {d->vcpus, d->cpu.sockets, d->cpu.dies, d->cpu.cores, d->cpu.threads},
                 .hypervisor = true,
                 .phys_bits = phys_bits(d)},
+        .chaos = d->engine_chaos,
+        .perf_map = d->engine_perf_map,
     };
     code = vm->ops->create(&cfg, &vm->engine, err);
     if (code < 0)

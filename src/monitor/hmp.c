@@ -281,6 +281,7 @@ static const struct {
     {"info block", info_block, "disks"},
     {"info balloon", info_balloon, "memory the balloon leaves, MiB"},
     {"info engine", info_engine, "what executes the guest"},
+    {"info jit", info_engine, "the same: blocks, code caches and ways out of translated code"},
     {"info version", info_version, "Lodge's version"},
     {"info name", info_name, "the guest's name"},
     {"info uuid", info_uuid, "the guest's UUID"},

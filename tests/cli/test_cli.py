@@ -173,7 +173,7 @@ class Document(unittest.TestCase):
         self.assertIsNotNone(fs.find("readonly"))
 
     def test_what_is_printed_can_be_run_again(self):
-        self.domain("--net", "user", "--engine", "auto")
+        self.domain("--net", "user", "--engine", "auto", "--engine-chaos", "77", "--perf-map")
         with tempfile.NamedTemporaryFile("w", suffix=".xml") as f:
             f.write(self.text)
             f.flush()
@@ -224,7 +224,7 @@ class Manual(unittest.TestCase):
                                 "\nCOMP_WORDS=(lodge run --en); COMP_CWORD=2; _lodge; echo ${COMPREPLY[@]}"
                                 "\nCOMP_WORDS=(lodge run --engine k); COMP_CWORD=3; compopt() { :; }; _lodge; echo ${COMPREPLY[@]}"],
                                capture_output=True, text=True, check=True).stdout
-        self.assertEqual(words, "--engine\nkvm\n")
+        self.assertEqual(words, "--engine --engine-chaos\nkvm\n")
         self.assertEqual(lodge("complete", "--", "start", "--con").stdout, "--console\n\n")
         self.assertIn("net-list\n", lodge("complete", "--", "net-l").stdout)
 

@@ -151,6 +151,7 @@ struct soft_cpu {
     struct soft_mmu *mmu;
     struct soft_blocks *blocks;
     struct soft_jit *jit_cache; /* NULL: everything is interpreted */
+    uint64_t chaos; /* random state; 0: the engine does what is best */
     struct soft_vec vec;
     uint8_t vec_live; /* LIVE_*: parts of `vec` that are in the host's registers instead. vec_live.h */
     uint64_t kicks;
@@ -177,6 +178,7 @@ struct soft_engine {
     _Atomic uint64_t *code_lines; /* one per RAM page: which of its 64-byte lines hold decoded code */
     pthread_mutex_t split_lock; /* locked accesses that are not one host access (page crossing, MMIO) */
     struct vec_cache *vec_cache; /* generated stubs for vector instructions, shared by all vCPUs */
+    int perf_map; /* file for perf, -1: none */
     uint16_t hot; /* a block is translated when it was interpreted so often */
     double tsc_per_ns;
     uint64_t stopped_tsc; /* host TSC when the clock was stopped; starting it again subtracts what passed from every tsc_offset */

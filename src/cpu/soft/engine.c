@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <x86intrin.h>
 
+#include "base/fd.h"
 #include "cpu/soft/blocks.h"
 #include "cpu/soft/cpu.h"
 #include "cpu/soft/jit.h"
@@ -113,6 +114,7 @@ static void soft_destroy(struct engine *engine)
     for (unsigned k = 0; e->cpu && k < engine->cfg.cpus; k++)
         vcpu_destroy(e->cpu[k]);
     free(e->cpu);
+    fd_closep(&e->perf_map);
     vec_cache_free(e->vec_cache);
     if (e->page_gen)
         munmap((void *)e->page_gen, pages * sizeof *e->page_gen);
@@ -148,6 +150,7 @@ static int soft_create(const struct engine_config *cfg, struct engine **ret, str
     if (!e)
         return err_set(err, -ENOMEM, "no memory for the engine");
     e->engine = (struct engine){.ops = &soft_engine_ops, .cfg = *cfg, .tsc_khz = host_tsc_khz()};
+    e->perf_map = cfg->perf_map ? jit_perf_map_open() : -1;
     e->hot = cfg->jit_hot ? cfg->jit_hot : JIT_HOT;
     e->tsc_per_ns = e->engine.tsc_khz / 1e6;
     pthread_mutex_init(&e->split_lock, NULL);
@@ -200,6 +203,8 @@ static int soft_vcpu_create(struct engine *engine, unsigned index, struct vcpu *
         return r;
     }
     soft_reset(c, index == 0);
+    if (engine->cfg.chaos)
+        c->chaos = engine->cfg.chaos * 0x9e3779b97f4a7c15ull + index + 1;
     e->cpu[index] = c;
     *ret = &c->vcpu;
     return 0;

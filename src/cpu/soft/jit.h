@@ -193,7 +193,6 @@ struct jit_thunks {
 };
 
 struct soft_jit {
-    int fd;
     uint8_t *rw, *rx;
     size_t used, size, first; /* first: behind the thunks */
     struct jit_code *code;
@@ -230,6 +229,10 @@ void jit_free(struct soft_cpu *c); /* NULL-safe */
 void jit_flush(struct soft_cpu *c);
 void jit_thunks_emit(struct soft_cpu *c);
 void jit_key_select(struct soft_cpu *c);
+/* The file for perf, -1 when there can be none. jit_perf.c */
+int jit_perf_map_open(void);
+/* Tells perf of code from `start` on, which is that of guest address `rip`. */
+void jit_perf_map_add(struct soft_cpu *c, const uint8_t *start, size_t size, uint64_t rip);
 /* Translates b if it can be. */
 bool jit_translate(struct soft_cpu *c, struct soft_block *b);
 

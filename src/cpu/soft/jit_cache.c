@@ -1,5 +1,5 @@
 /*
- * The code cache of a vCPU: one memfd mapped twice, writable and executable, never both at once. Code is appended; when the
+ * The code cache of a vCPU: one memory mapped twice, writable and executable, never both at once. Code is appended; when the
  * cache is full, all of it is forgotten and the generation changes. Only the vCPU's thread writes to it, while it is not
  * in generated code or in a helper called from there that comes back behind what is changed.
  *
@@ -11,7 +11,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "base/fd.h"
 #include "cpu/soft/jit.h"
 #include "cpu/soft/vec.h"
 #include "cpu/soft/vec_live.h"
@@ -32,12 +31,13 @@ int jit_init(struct soft_cpu *c, struct err *err)
     s->page_code = MAP_FAILED;
     s->size = CACHE_SIZE;
     s->ram_pages = c->vcpu.engine->cfg.mem->fd_size >> PAGE_SHIFT;
-    s->fd = memfd_create("lodge-jit", MFD_CLOEXEC);
-    if (s->fd < 0 || ftruncate(s->fd, (off_t)s->size) < 0)
-        return err_errno(err, -errno, "cannot make a code cache");
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    s->rw = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, s->fd, 0);
-    s->rx = mmap(NULL, s->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE, s->fd, 0);
+    /* One memory at two addresses. (perf looks for names of code in what is called /dev/zero, as this is, but not in a memfd.) */
+    s->rw = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (s->rw != MAP_FAILED)
+        s->rx = mremap(s->rw, 0, s->size, MREMAP_MAYMOVE);
+    if (s->rx != MAP_FAILED && mprotect(s->rx, s->size, PROT_READ | PROT_EXEC) < 0)
+        return err_errno(err, -errno, "cannot map a code cache");
     s->code = mmap(NULL, CODES_MAX * sizeof *s->code, PROT_READ | PROT_WRITE, flags, -1, 0);
     s->page_code = mmap(NULL, s->ram_pages * sizeof *s->page_code, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (s->rw == MAP_FAILED || s->rx == MAP_FAILED || s->code == MAP_FAILED || s->page_code == MAP_FAILED)
@@ -63,7 +63,6 @@ void jit_free(struct soft_cpu *c)
         munmap(s->code, CODES_MAX * sizeof *s->code);
     if (s->page_code != MAP_FAILED)
         munmap((void *)s->page_code, s->ram_pages * sizeof *s->page_code);
-    fd_closep(&s->fd);
     free(s->x87);
     pthread_mutex_destroy(&s->lock);
     free(s);
@@ -257,6 +256,8 @@ bool jit_translate(struct soft_cpu *c, struct soft_block *b)
     k->off = b->gpa & (PAGE_SIZE - 1);
     k->page = mem_page_index(m, r->host + (b->gpa - r->base));
     uint8_t *end = jit_emit_block(c, b, id, s->rw + s->used, s->rx + s->used, k);
+    if (c->soft->perf_map >= 0)
+        jit_perf_map_add(c, s->rx + s->used, (size_t)(end - s->rw) - s->used, c->rip);
     s->used = ALIGN_UP((size_t)(end - s->rw), 16);
     k->next = s->page_code[k->page];
     atomic_store(&s->page_code[k->page], id);

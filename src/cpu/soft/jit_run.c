@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cpu/soft/jit.h"
+#include "cpu/soft/run.h"
 #include "cpu/soft/vec_live.h"
 
 /* What generated code may use of the thread's stack: 4096 nested calls, and the C functions that it calls. */
@@ -103,6 +104,8 @@ FROM_CODE static int jit_call_live(struct soft_cpu *c, uint32_t ref, int32_t off
 bool jit_ready(struct soft_cpu *c, struct soft_block *b)
 {
     struct soft_jit *s = c->jit_cache;
+    if (__builtin_expect(c->chaos != 0, 0) && (chaos_below(c, 4) == 0 || (chaos_below(c, 20000) == 0 && (jit_flush(c), true))))
+        return false;
     if (!s || c->debug) /* breakpoints are the interpreter's affair */
         return false;
     if (b->jit && b->jit_generation == s->generation)

@@ -117,6 +117,14 @@ static bool handle_pending(struct soft_cpu *c)
 }
 
 /* The fault of the instruction that just ran. */
+unsigned chaos_below(struct soft_cpu *c, unsigned n)
+{
+    c->chaos ^= c->chaos << 13;
+    c->chaos ^= c->chaos >> 7;
+    c->chaos ^= c->chaos << 17;
+    return (c->chaos >> 20) % n;
+}
+
 static void deliver(struct soft_cpu *c)
 {
     c->exc_valid = false;
@@ -288,7 +296,7 @@ enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
             sleep_until_pending(c);
         else if (c->exc_valid)
             deliver(c);
-        else if (c->slow_step || c->int_shadow || (c->debug && debugger_page(c, code_linear(c))))
+        else if (c->slow_step || c->int_shadow || (c->chaos && chaos_below(c, 3) == 0) || (c->debug && debugger_page(c, code_linear(c))))
             soft_step(c);
         else
             run_blocks(c);

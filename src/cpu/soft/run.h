@@ -6,4 +6,7 @@
 
 enum vcpu_exit soft_run(struct vcpu *v, struct err *err);
 
+/* A random number below n, for soft_cpu.chaos. run.c */
+unsigned chaos_below(struct soft_cpu *c, unsigned n);
+
 #endif
