@@ -305,6 +305,19 @@ static bool bind(struct soft_cpu *c, struct insn *i, const ZydisDecoder *d, Zydi
         return false;
     if (sys_claim(i, z, ops)) {
         i->system = true;
+        switch (z->mnemonic) {
+        case ZYDIS_MNEMONIC_CLI:
+        case ZYDIS_MNEMONIC_STI:
+        case ZYDIS_MNEMONIC_SWAPGS:
+        case ZYDIS_MNEMONIC_STAC:
+        case ZYDIS_MNEMONIC_CLAC:
+        case ZYDIS_MNEMONIC_RDTSC:
+        case ZYDIS_MNEMONIC_RDTSCP:
+            fill_flags(i, z, true);
+            break;
+        default:
+            break;
+        }
         return true;
     }
     if (!vec_claim(c, i, z, ops, bytes))

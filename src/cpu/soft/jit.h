@@ -35,6 +35,7 @@ enum jit_exit {
     JIT_LINK,      /* a direct jump that leads nowhere yet */
     JIT_INDIRECT,  /* a jump whose target is not in the jump cache */
     JIT_FAULT,     /* c->exc */
+    JIT_GOTO,      /* not an exit: on to jit_cpu.go */
     JIT_ATTENTION, /* pending events, or the host stack is full, or the block was dropped */
 };
 
@@ -112,6 +113,8 @@ struct opnd jit_mem(struct jit *j, const struct insn *i, unsigned size, bool wri
 struct opnd jit_stack_mem(struct jit *j, int32_t disp, unsigned size, bool write);
 /* … for any guest register that is in a host register. */
 struct opnd jit_base_mem(struct jit *j, unsigned base, int32_t disp, unsigned size, bool write);
+/* … for an address that is in JIT_T0 already, in segment `seg`. The flags are the caller's affair. */
+struct opnd jit_linear_mem(struct jit *j, unsigned seg, unsigned size, bool write);
 /* Can j->i's address be computed by jit_mem()? Ask before. */
 bool jit_mem_ok(const struct jit *j, const struct insn *i);
 /* The address of j->i's memory operand, without the segment, as an operand of LEA. Uses JIT_T0 and JIT_T1 as needed. */
@@ -148,6 +151,7 @@ void jit_target(struct jit *j, uint8_t *rel32, const void *rx); /* a jump to cod
 jit_lower jit_alu, jit_test, jit_incdec, jit_notneg, jit_imul, jit_mul;                                 /* jit_alu.c */
 jit_lower jit_mov, jit_movx, jit_lea, jit_cmov, jit_setcc, jit_xchg, jit_bswap, jit_convert, jit_nop;   /* jit_mov.c */
 jit_lower jit_shift, jit_shiftd, jit_shiftx, jit_bt, jit_scan, jit_bmi;                                          /* jit_shift.c */
+jit_lower jit_cmpxchg, jit_cmpxchgb, jit_xadd, jit_div, jit_cli, jit_sti, jit_swapgs, jit_set_ac, jit_rdtsc, jit_pushf; /* jit_sys.c */
 jit_lower jit_vec; /* jit_vec.c; for any that has no other */
 jit_lower jit_jcc, jit_jmp, jit_call_near, jit_ret, jit_push, jit_pop, jit_leave;                                /* jit_branch.c */
 
@@ -155,6 +159,7 @@ jit_lower jit_jcc, jit_jmp, jit_call_near, jit_ret, jit_push, jit_pop, jit_leave
 struct jit_row {
     jit_lower *lower;
     uint8_t arg;
+    bool system; /* for instructions that sys_*.c claim; the others for those that they do not claim */
 };
 const struct jit_row *jit_row(unsigned mnemonic);
 

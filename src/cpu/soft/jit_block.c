@@ -13,6 +13,10 @@ static const struct jit_row table[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     M(ADD) = {jit_alu, ALU_ADD}, M(OR) = {jit_alu, ALU_OR}, M(ADC) = {jit_alu, ALU_ADC}, M(SBB) = {jit_alu, ALU_SBB},
     M(AND) = {jit_alu, ALU_AND}, M(SUB) = {jit_alu, ALU_SUB}, M(XOR) = {jit_alu, ALU_XOR}, M(CMP) = {jit_alu, ALU_CMP},
     M(TEST) = {jit_test}, M(INC) = {jit_incdec, 0}, M(DEC) = {jit_incdec, 1}, M(NOT) = {jit_notneg, 0}, M(NEG) = {jit_notneg, 1},
+    M(DIV) = {jit_div, 0}, M(IDIV) = {jit_div, 1}, M(CMPXCHG) = {jit_cmpxchg}, M(CMPXCHG8B) = {jit_cmpxchgb}, M(CMPXCHG16B) = {jit_cmpxchgb},
+    M(XADD) = {jit_xadd}, M(PUSHFQ) = {jit_pushf},
+    M(CLI) = {jit_cli, 0, true}, M(STI) = {jit_sti, 0, true}, M(SWAPGS) = {jit_swapgs, 0, true}, M(STAC) = {jit_set_ac, 1, true},
+    M(CLAC) = {jit_set_ac, 0, true}, M(RDTSC) = {jit_rdtsc, 0, true}, M(RDTSCP) = {jit_rdtsc, 1, true},
     M(MUL) = {jit_mul, 0}, M(IMUL) = {jit_mul, 1},
     M(ROL) = {jit_shift, 0}, M(ROR) = {jit_shift, 1}, M(RCL) = {jit_shift, 2}, M(RCR) = {jit_shift, 3}, M(SHL) = {jit_shift, 4},
     M(SHR) = {jit_shift, 5}, M(SAR) = {jit_shift, 7}, M(SHLD) = {jit_shiftd}, M(SHRD) = {jit_shiftd},
@@ -48,9 +52,10 @@ const struct jit_row *jit_row(unsigned mnemonic)
 
 static jit_lower *lowering(const struct insn *i)
 {
+    const struct jit_row *r = &table[i->mnemonic];
     if (i->system)
-        return NULL;
-    return table[i->mnemonic].lower ? table[i->mnemonic].lower : jit_vec;
+        return r->system ? r->lower : NULL;
+    return r->lower && !r->system ? r->lower : jit_vec;
 }
 
 static void liveness(struct jit *j)

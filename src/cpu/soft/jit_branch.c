@@ -181,6 +181,13 @@ bool jit_ret(struct jit *j, const struct insn *i, unsigned arg)
     e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, 8 + (int32_t)i->imm));
     e8(&j->e, 0xc3);
     e_target(other, j->e.p);
+    /* A callee that never returned may have left one on top. */
+    e_op(&j->e, 0x3b, 8, JIT_T0, op_mem(RSP, 24));
+    other = e_jcc(&j->e, CC_COND_NZ);
+    e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, 8 + (int32_t)i->imm));
+    e_lea(&j->e, RSP, op_mem(RSP, 16));
+    e8(&j->e, 0xc3);
+    e_target(other, j->e.p);
     check_target(j);
     e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, 8 + (int32_t)i->imm));
     jit_target(j, e_jmp(&j->e), j->c->jit_cache->thunk.dispatch);
@@ -190,7 +197,20 @@ bool jit_ret(struct jit *j, const struct insn *i, unsigned arg)
 
 bool jit_push(struct jit *j, const struct insn *i, unsigned arg)
 {
-    if (i->opsize != 8 || (i->flags & INSN_F_MEM) || (i->opcode & 0xf0) != (i->opcode < 0x60 ? 0x50 : 0x60))
+    if (i->opsize != 8)
+        return false;
+    if (i->flags & INSN_F_MEM) { /* both addresses are checked before anything changes */
+        if (!jit_mem_ok(j, i))
+            return false;
+        e_load(&j->e, JIT_T0, jit_mem(j, i, 8, false));
+        e_store(&j->e, GS(jit.target), JIT_T0);
+        struct opnd to = jit_mem_narrow(j, jit_stack_mem(j, -8, 8, true));
+        e_load(&j->e, JIT_T1, GS(jit.target));
+        e_store(&j->e, to, JIT_T1);
+        e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, -8));
+        return true;
+    }
+    if ((i->opcode & 0xf0) != (i->opcode < 0x60 ? 0x50 : 0x60))
         return false;
     struct opnd m = jit_stack_mem(j, -8, 8, true);
     if (i->opcode >= 0x60) {

@@ -27,12 +27,15 @@ struct jit_cpu {
     uint64_t code_base; /* linear address of the page that code runs in */
     uint64_t key;       /* names (code_epoch, mode) in bits 48..63: linear addresses are canonical, so nothing collides */
     uint64_t tlb;       /* soft_mmu.cur */
+    uint64_t tlb_ac[2]; /* what it is in supervisor mode with EFLAGS.AC 0 and 1, */
+    uint32_t view_ac[2]; /* … and soft_mmu.view */
+    uint64_t go;        /* where jit_call() wants to go on */
     uint64_t host_rsp;  /* at entry */
     uint64_t tmp;       /* RAX while flags move */
     uint64_t call;      /* C functions: executes an instruction, */
     uint64_t call_live; /* … brings vector or x87 state into the host's registers */
     uint64_t x87_base;  /* code_base when x87 instructions ran last */
-    uint64_t target;    /* of an indirect CALL, while it pushes */
+    uint64_t target;    /* what an indirect CALL or a PUSH from memory has loaded, while it pushes */
     uint64_t exit_arg;
     bool stale;    /* code that may be running was written: leave after this instruction */
     uint64_t enters, exits_link, exits_indirect, exits_leave, calls; /* statistics */

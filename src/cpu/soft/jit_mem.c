@@ -134,6 +134,14 @@ struct opnd jit_mem(struct jit *j, const struct insn *i, unsigned size, bool wri
     return check(j, size, write);
 }
 
+struct opnd jit_linear_mem(struct jit *j, unsigned seg, unsigned size, bool write)
+{
+    if (seg >= FS)
+        e_op(&j->e, 0x03, 8, JIT_T0, op_gs((int32_t)(offsetof(struct soft_cpu, seg) + seg * sizeof(struct soft_seg) +
+                                                     offsetof(struct soft_seg, base))));
+    return check(j, size, write);
+}
+
 struct opnd jit_base_mem(struct jit *j, unsigned base, int32_t disp, unsigned size, bool write)
 {
     jit_flags_clobber(j);

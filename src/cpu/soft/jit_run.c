@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "cpu/soft/exc.h"
 #include "cpu/soft/jit.h"
 #include "cpu/soft/run.h"
 #include "cpu/soft/vec_live.h"
@@ -27,6 +28,29 @@ static const struct insn *insn_at(struct soft_cpu *c, uint32_t ref)
     return (const struct insn *)(c->blocks->arena + (size_t)ref * 8);
 }
 
+static struct jit_jump *jump_entry(struct soft_cpu *c, uint64_t lin)
+{
+    return &c->jit.jump[(lin ^ lin >> 12) & (JIT_JUMPS - 1)];
+}
+
+/*
+ * rip is set, and mode, mappings or events may have changed. If there is nothing that the run loop would have to look at, and it is
+ * known where the code at rip was translated to, generated code goes on there.
+ */
+static int go_on(struct soft_cpu *c)
+{
+    if (c->slow_step || c->int_shadow || c->halted || c->exc_valid || c->shutdown || c->jit.stale || c->debug || !(c->mode & MODE_CS64) ||
+        c->run_state != CPU_RUNNABLE || atomic_load_explicit(&c->pending, memory_order_relaxed))
+        return JIT_LEAVE;
+    jit_key_select(c);
+    const struct jit_jump *to = jump_entry(c, c->rip);
+    if (to->key != (c->rip ^ c->jit.key))
+        return JIT_LEAVE;
+    c->jit.code_base = c->rip & ~(PAGE_SIZE - 1);
+    c->jit.go = to->host;
+    return JIT_GOTO;
+}
+
 /* Executes the instruction at `ref`; jit_call() without vector state in the host's registers. */
 __attribute__((noinline)) static int execute(struct soft_cpu *c, uint32_t ref, int32_t off)
 {
@@ -46,13 +70,15 @@ __attribute__((noinline)) static int execute(struct soft_cpu *c, uint32_t ref, i
         return JIT_NEAR;
     case INSN_BREAK:
         c->rip = rip + len;
-        return JIT_LEAVE;
+        return go_on(c);
     case INSN_NEAR:
         return JIT_NEAR;
     case INSN_FAULT:
-        return JIT_FAULT;
+        c->exc_valid = false;
+        exc_deliver(c);
+        return go_on(c);
     default:
-        return JIT_LEAVE;
+        return go_on(c);
     }
 }
 
@@ -117,11 +143,6 @@ bool jit_ready(struct soft_cpu *c, struct soft_block *b)
     return !b->no_jit && !c->uncached && jit_translate(c, b);
 }
 
-static struct jit_jump *jump_entry(struct soft_cpu *c, uint64_t lin)
-{
-    return &c->jit.jump[(lin ^ lin >> 12) & (JIT_JUMPS - 1)];
-}
-
 typedef int enter_fn(struct soft_cpu *c, const uint8_t *code);
 
 FROM_CODE static int run_code(struct soft_cpu *c, enter_fn *enter, const uint8_t *code)
@@ -145,6 +166,8 @@ enum jit_exit jit_execute(struct soft_cpu *c, struct soft_block *b)
     atomic_store(&c->jit.limit, (uintptr_t)__builtin_frame_address(0) - STACK_USE);
     if (atomic_load(&c->pending))
         return JIT_ATTENTION;
+    if (!k->stale)
+        *jump_entry(c, c->rip) = (struct jit_jump){c->rip ^ c->jit.key, (uintptr_t)s->rx + k->saved_at};
     enter_fn *enter;
     memcpy(&enter, &s->thunk.enter, sizeof enter);
     c->jit.enters++;

@@ -90,14 +90,39 @@ bool jit_shiftx(struct jit *j, const struct insn *i, unsigned arg)
     return true;
 }
 
-/* BT BTS BTR BTC (arg 0..3): with a bit number in a register only on registers, as it reaches beyond a memory operand. */
+/* With a bit number in a register: the bit lies wherever that says, in units of the operand's size. */
+static bool bt_string(struct jit *j, const struct insn *i, unsigned arg)
+{
+    unsigned n = i->opsize;
+    if (n < 4 || i->addrsize != 8 || !jit_mem_ok(j, i) || !jit_in_host(i->reg))
+        return false;
+    jit_flags_clobber(j);
+    struct opnd m = jit_address(j, i);
+    e_lea(&j->e, JIT_T0, m);
+    e_op(&j->e, n == 8 ? 0x8b : 0x63, 8, JIT_T1, jit_greg(i->reg)); /* mov, movsxd */
+    e_ext(&j->e, 0xc1, 8, 7, op_reg(JIT_T1));                     /* sar */
+    e8(&j->e, n == 8 ? 6 : 5);
+    m = op_mem2(JIT_T0, JIT_T1, 0);
+    m.scale = n == 8 ? 3 : 2;
+    e_lea(&j->e, JIT_T0, m);
+    m = jit_mem_narrow(j, jit_linear_mem(j, i->seg, n, arg != 0));
+    e_op(&j->e, 0x8b, 4, JIT_T1, jit_greg(i->reg));
+    e_alu_imm(&j->e, 4, 4, op_reg(JIT_T1), n * 8 - 1);
+    jit_flags_native(j);
+    e_op(&j->e, OP_0F | 0xa3 | arg << 3 | (i->flags & INSN_F_LOCK ? OP_LOCK : 0), n, JIT_T1, m);
+    return true;
+}
+
+/* BT BTS BTR BTC (arg 0..3) */
 bool jit_bt(struct jit *j, const struct insn *i, unsigned arg)
 {
     unsigned n = i->opsize, h = 0;
     bool imm = i->opcode == 0xba, mem = i->flags & INSN_F_MEM;
     struct opnd o;
     if (mem) {
-        if (!imm || !rm_operand(j, i, n, arg != 0, &o))
+        if (!imm)
+            return bt_string(j, i, arg);
+        if (!rm_operand(j, i, n, arg != 0, &o))
             return false;
     } else {
         h = jit_get(j, i->rm, JIT_T0);

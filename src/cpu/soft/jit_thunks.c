@@ -75,6 +75,8 @@ static void enter(struct emit *e, const uint8_t *no_return)
     e_bytes(e, "\x48\x8d\x05", 3); /* lea rax, [rip + …] */
     e32(e, (uint32_t)(no_return - (e->p + 4)));
     e8(e, 0x50);
+    e_ext(e, 0xff, 4, 6, op_mem(RSP, 8)); /* twice, as RET looks at two */
+    e8(e, 0x50);
     e_mov(e, JIT_T0, RSI);
     all_regs(e, false);
     e_ext(e, 0xff, 4, 4, op_reg(JIT_T0));
@@ -96,7 +98,13 @@ static void handler(struct emit *e, struct opnd fn)
     all_regs(e, false);
     e8(e, 0xc3);
     e_target(out, e->p);
+    e_alu_imm(e, 7, 4, op_reg(RAX), JIT_GOTO);
+    uint8_t *go = e_jcc(e, CC_COND_Z);
     leave(e);
+    e_target(go, e->p);
+    all_regs(e, false);
+    e_lea(e, RSP, op_mem(RSP, 8));
+    e_ext(e, 0xff, 4, 4, GS(jit.go));
 }
 
 void jit_thunks_emit(struct soft_cpu *c)

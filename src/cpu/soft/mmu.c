@@ -86,6 +86,10 @@ static void select_view(struct soft_cpu *c)
         m->view = (c->cr4 & CR4_SMAP) && (c->rflags_rest & FLAG_AC) ? TLB_VIEW_SUPER_AC : TLB_VIEW_SUPER;
     m->cur = aligned_only(c) ? m->never : m->tlb[m->slot][m->view].e;
     c->jit.tlb = (uintptr_t)m->cur;
+    for (unsigned ac = 0; ac < 2; ac++) {
+        c->jit.view_ac[ac] = ac && (c->cr4 & CR4_SMAP) ? TLB_VIEW_SUPER_AC : TLB_VIEW_SUPER;
+        c->jit.tlb_ac[ac] = (uintptr_t)m->tlb[m->slot][c->jit.view_ac[ac]].e;
+    }
     c->code_epoch = m->epoch_base << TLB_GEN_BITS | m->slots[m->slot].gen;
 }
 
