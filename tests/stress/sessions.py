@@ -25,6 +25,7 @@ parser.add_argument('--engine', default='soft')
 parser.add_argument('--machine', default='q35')
 parser.add_argument('--preload', default='')
 parser.add_argument('--cpus', default='1')
+parser.add_argument('--net', default='none')
 args = parser.parse_args()
 
 
@@ -38,7 +39,7 @@ class Session:
             fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
 
         words = [args.lodge, 'run', '--kernel', args.kernel, '--engine', args.engine, '--machine', args.machine, '--cpus', args.cpus,
-                 '--memory', '256M' if args.initrd else '32M', '--net', 'none']
+                 '--memory', '256M' if args.initrd else '32M', '--net', args.net]
         if args.initrd:
             words += ['--initrd', args.initrd, '--append', 'console=ttyS0 quiet']
         env = dict(os.environ)

@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "cpu/soft/exc.h"
+#include "cpu/soft/insn.h"
 #include "cpu/soft/sys.h"
 
 static int no_msr_read(void *o, unsigned cpu, uint32_t msr, uint64_t *ret)
@@ -29,7 +30,7 @@ struct machine {
     struct cpu_state s, t;
 };
 
-static void setup(struct machine *m)
+static void setup_model(struct machine *m, const char *model, const char *const *features)
 {
     const struct engine_ops *ops;
     char why[200];
@@ -40,10 +41,15 @@ static void setup(struct machine *m)
     clock_init(&m->clock, 0);
     assert_int_equal(mem_new(MIB, GIB, &m->mem, &err), 0);
     assert_int_equal(engine_choose("soft", &ops, why, &err), 0);
-    struct engine_config cfg = {.mem = m->mem, .bus = &m->bus, .clock = &m->clock, .cpus = 1, .cpu = {.model = "max"}};
+    struct engine_config cfg = {.mem = m->mem, .bus = &m->bus, .clock = &m->clock, .cpus = 1, .cpu = {.model = model, .features = features}};
     assert_int_equal(ops->create(&cfg, &m->engine, &err), 0);
     assert_int_equal(ops->vcpu_create(m->engine, 0, &m->vcpu, &err), 0);
     m->c = soft_cpu_of(m->vcpu);
+}
+
+static void setup(struct machine *m)
+{
+    setup_model(m, "max", NULL);
 }
 
 static void teardown(struct machine *m)
@@ -263,6 +269,29 @@ static void dirty_tracking_sees_every_store(void **state)
     free(m);
 }
 
+static void instructions_of_other_models_are_undefined(void **state)
+{
+    static const uint8_t rdtscp[] = {0x0f, 0x01, 0xf9}, rdpid[] = {0xf3, 0x0f, 0xc7, 0xf8};
+    static const char *const without[] = {"-rdtscp", "-rdpid", NULL};
+    for (int has = 0; has < 2; has++) {
+        for (int k = 0; k < 2; k++) {
+            struct machine *m = xcalloc(1, sizeof *m);
+            setup_model(m, "max", has ? NULL : without);
+            cpu_state_reset(&m->s, true);
+            m->s.seg[CS].base = m->s.seg[CS].selector = 0;
+            m->s.rip = 0x1000;
+            m->s.gpr[RSP] = 0x8000;
+            memcpy(m->mem->ram + 0x1000, k ? rdpid : rdtscp, k ? sizeof rdpid : sizeof rdtscp);
+            le16_put(m->mem->ram + 6 * 4, 0x2000); /* #UD's handler */
+            assert_int_equal(set(m), 0);
+            soft_step(m->c);
+            assert_int_equal(m->c->rip, !has ? 0x2000 : k ? 0x1004 : 0x1003);
+            teardown(m);
+            free(m);
+        }
+    }
+}
+
 static void init_and_sipi(void **state)
 {
     struct machine *m = xcalloc(1, sizeof *m);
@@ -295,6 +324,7 @@ int main(void)
         cmocka_unit_test(impossible_states_are_refused),
         cmocka_unit_test(msrs_follow_the_manual),
         cmocka_unit_test(dirty_tracking_sees_every_store),
+        cmocka_unit_test(instructions_of_other_models_are_undefined),
         cmocka_unit_test(init_and_sipi),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

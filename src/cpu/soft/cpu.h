@@ -173,6 +173,7 @@ struct soft_engine {
     struct engine engine; /* first */
     struct soft_cpu **cpu; /* cfg.cpus of them */
     struct cpuid_table cpuid;
+    bool has_rdtscp, has_rdpid; /* what cpuid says */
     _Atomic uint32_t *page_gen; /* one per RAM page: changes when the page's code was written */
     pthread_mutex_t code_lock;  /* pages that become code and cease to be */
     _Atomic uint64_t *code_lines; /* one per RAM page: which of its 64-byte lines hold decoded code */

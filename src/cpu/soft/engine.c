@@ -164,6 +164,11 @@ static int soft_create(const struct engine_config *cfg, struct engine **ret, str
         soft_cpuid_caps(&caps);
         r = cpuid_build(&cfg->cpu, &caps, e->engine.tsc_khz, &e->cpuid, err);
     }
+    for (unsigned i = 0; r == 0 && i < e->cpuid.n; i++) {
+        const struct cpuid_entry *f = &e->cpuid.entry[i];
+        e->has_rdtscp |= f->leaf == 0x80000001 && (f->edx & BIT(27));
+        e->has_rdpid |= f->leaf == 7 && !(f->indexed && f->subleaf) && (f->ecx & BIT(22));
+    }
     if (r == 0 && !(e->vec_cache = vec_cache_new(&e->cpuid)))
         r = err_set(err, -ENOMEM, "no memory for generated code");
     if (r < 0) {

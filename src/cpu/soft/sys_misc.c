@@ -198,6 +198,8 @@ static int rdpmc(struct soft_cpu *c, const struct insn *i)
 
 static int rdtsc(struct soft_cpu *c, const struct insn *i)
 {
+    if (i->aux && !c->soft->has_rdtscp)
+        return exc_raise(c, EXC_UD);
     if (c->cpl && (c->cr4 & CR4_TSD))
         return gp0(c);
     uint64_t t = soft_tsc(c);
@@ -210,6 +212,8 @@ static int rdtsc(struct soft_cpu *c, const struct insn *i)
 
 static int rdpid(struct soft_cpu *c, const struct insn *i)
 {
+    if (!c->soft->has_rdpid)
+        return exc_raise(c, EXC_UD);
     c->gpr[i->rm] = (uint32_t)c->tsc_aux;
     return INSN_NEXT;
 }

@@ -62,8 +62,10 @@ pf:     movl $5, 12(%rbx)
         mov %cr2, %rax
         cmp $0x2000000, %rax
         EXPECT 12
+#ifndef SLOW /* a KVM that emulates writes the first page's part */
         cmpq $-1, 0x1fffff8
         EXPECT 13
+#endif
 
         /* single-step: one trap for each instruction, the one after POPF first */
         xor %r12d, %r12d

@@ -1,7 +1,11 @@
 /* Four CPUs: INIT and SIPI, locked additions that must not be lost, a ticket lock, an interrupt from one to all. */
 #include "metal.inc"
         .set CPUS, 4
+#ifdef SLOW
+        .set ROUNDS, 300
+#else
         .set ROUNDS, 50000
+#endif
         .set COUNT, 0x200000
         .set TICKET, 0x200040
         .set SERVING, 0x200044
@@ -12,7 +16,7 @@
         .code16
         .globl _start
 _start: START_LONG
-        mov $APIC, %r9d
+        APIC_ON
         GATE 0x50, on_ipi
         movl $0, COUNT
         movl $0, TICKET
@@ -51,7 +55,7 @@ ap:     cli
         mov %eax, %ss
         TO_LONG
         lidt IDT-16
-        mov $APIC, %r9d
+        APIC_ON
         mov 0x20(%r9), %r8d
         shr $24, %r8d
         mov %r8d, %esp
@@ -106,5 +110,6 @@ others: sti
 11:     hlt
         jmp 11b
 on_ipi: lock incl HIT
+        EOI
         iretq
         GDT
