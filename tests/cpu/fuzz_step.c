@@ -1,13 +1,14 @@
 /*
  * A hostile guest: random states in every mode, random page tables and descriptor tables, random bytes and real system instructions,
- * stepped by the software CPU. Nothing is compared; the process must survive, with sanitizers best. Then the state must still be one
- * that the engine itself accepts.
+ * stepped by the software CPU, and every other time run by it, with everything translated, until a thread stops it. Nothing is compared; the
+ * process must survive, with sanitizers best. Then the state must still be one that the engine itself accepts.
  *
  * usage: fuzz_step [ROUNDS [SEED]]
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "cpu/soft/exc.h"
@@ -206,6 +207,21 @@ static void random_state(struct cpu_state *s)
     s->nmi_masked = rnd() & 1;
 }
 
+/* Stops a guest that runs freely. */
+static struct {
+    struct soft_cpu *c;
+    _Atomic bool over;
+} stopper;
+
+static void *stop_often(void *arg)
+{
+    while (!stopper.over) {
+        usleep(200);
+        pending_set(stopper.c, PEND_KICK);
+    }
+    return NULL;
+}
+
 static void die(const char *what, const struct err *err)
 {
     fprintf(stderr, "fuzz_step: %s: %s\n", what, err->msg);
@@ -225,7 +241,7 @@ int main(int argc, char **argv)
     struct err err = {0};
     char why[200];
     clock_init(&clock, 0);
-    struct engine_config cfg = {.bus = &bus, .clock = &clock, .cpus = 1, .cpu = {.model = "max"}};
+    struct engine_config cfg = {.bus = &bus, .clock = &clock, .cpus = 1, .cpu = {.model = "max"}, .jit_hot = 1};
     if (mem_new(RAM, GIB, &mem, &err))
         die("memory", &err);
     cfg.mem = mem;
@@ -234,6 +250,10 @@ int main(int argc, char **argv)
     forms = forms_enumerate(seed & 2 ? 64 : 32, &nforms);
     struct soft_cpu *c = soft_cpu_of(v);
     struct cpu_state *s = xcalloc(1, sizeof *s);
+    pthread_t thread;
+    stopper.c = c;
+    if (pthread_create(&thread, NULL, stop_often, NULL))
+        return 1;
     for (unsigned long i = 0; i < rounds; i++) {
         if (i % 64 == 0) {
             random_memory(mem);
@@ -244,6 +264,10 @@ int main(int argc, char **argv)
         if (soft_set_state(c, s, &err)) {
             fprintf(stderr, "round %lu (seed 0x%llx): ", i, (unsigned long long)begin);
             die("state refused", &err);
+        }
+        if (i & 1) {
+            ops->vcpu_run(v, &err);
+            atomic_fetch_or(&c->pending, PEND_KICK);
         }
         for (unsigned k = 0; k < 30 && !c->shutdown && !c->halted; k++) {
             atomic_fetch_or(&c->pending, PEND_KICK); /* ends long string instructions */
@@ -257,10 +281,14 @@ int main(int argc, char **argv)
             die("own state refused", &err);
         }
     }
+    char info[2000];
+    ops->info(e, info, sizeof info);
+    stopper.over = true;
+    pthread_join(thread, NULL);
     free(s);
     free(forms);
     ops->destroy(e);
     mem_free(mem);
-    printf("%lu rounds survived\n", rounds);
+    printf("%lu rounds survived; %s", rounds, info);
     return 0;
 }
