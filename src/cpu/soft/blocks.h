@@ -96,7 +96,7 @@ static inline bool block_in_limit(const struct soft_cpu *c, const struct soft_bl
 
 static inline struct jump_entry *jump_slot(struct soft_cpu *c, uint64_t lin)
 {
-    return &c->blocks->jump[(lin ^ lin >> 12) & (JUMP_ENTRIES - 1)];
+    return &c->blocks->jump[(lin ^ lin >> 12 ^ c->code_epoch * 0x9e5) & (JUMP_ENTRIES - 1)];
 }
 
 /* mem->code_written: a device wrote to a page with code. Any thread. */

@@ -3,8 +3,8 @@
  * left when C is needed. On the vCPU's thread, one code cache each.
  *
  * Registers in generated code: guest RAX RCX RDX RBX RBP RSI RDI R8-R12 are in the host registers of the same name, RSP is in
- * R15; guest R13-R15 stay in struct soft_cpu. R14 (JIT_T0) and R13 (JIT_T1) are scratch. Host RSP: a stack of return
- * addresses, pairs of what a guest RET is expected to find (complemented) and where generated code goes on then. gs: is the
+ * R15; guest R13-R15 stay in struct soft_cpu. R14 (JIT_T0) and R13 (JIT_T1) are scratch. Host RSP: a stack of what guest
+ * RETs are expected to find, in threes: jit_cpu.key2, the guest's return address, and where generated code goes on then. gs: is the
  * struct soft_cpu.
  *
  * Status flags are in the host's while instructions want them there, or in soft_cpu.cc when something on the way had to
@@ -224,7 +224,7 @@ struct soft_jit {
         uint32_t mode, id;
     } keys[64];
     uint32_t next_key, key_mode;
-    uint64_t key_epoch;
+    uint64_t key_epoch, key_global;
     uint64_t translated, flushes, drops, revived; /* statistics */
 };
 
@@ -233,7 +233,12 @@ void jit_free(struct soft_cpu *c); /* NULL-safe */
 /* Forgets all translations: the blocks they are of go away. */
 void jit_flush(struct soft_cpu *c);
 void jit_thunks_emit(struct soft_cpu *c);
+/* Makes the keys of the jump cache fit the mappings and mode of now. */
 void jit_key_select(struct soft_cpu *c);
+/* The jump cache, by the keys of now: the host address for `lin` or 0; entering a block that was just found at `lin`; forgetting one. */
+uint64_t jit_jump_find(struct soft_cpu *c, uint64_t lin);
+void jit_jump_put(struct soft_cpu *c, uint64_t lin, const struct jit_code *to);
+void jit_jump_drop(struct soft_cpu *c, uint64_t lin);
 /* The file for perf, -1 when there can be none. jit_perf.c */
 int jit_perf_map_open(void);
 /* Tells perf of code from `start` on, which is that of guest address `rip`. */

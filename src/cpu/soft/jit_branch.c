@@ -122,14 +122,15 @@ static void push_return(struct jit *j, int32_t next)
     e_lea(&j->e, JIT_T1, op_mem(JIT_T1, next));
     e_store(&j->e, m, JIT_T1);
     e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, -8));
-    e8(&j->e, 0x41); /* push r13 */
+    e_ext(&j->e, 0xff, 4, 6, GS(jit.key2)); /* push */
+    e8(&j->e, 0x41);                        /* push r13 */
     e8(&j->e, 0x55);
 }
 
 /* Where a callee's RET comes back to, with the return address in JIT_T0. */
 static void landing(struct jit *j, int32_t next)
 {
-    e_lea(&j->e, RSP, op_mem(RSP, 8));
+    e_lea(&j->e, RSP, op_mem(RSP, 16));
     if (in_page(next)) {
         e_lea(&j->e, JIT_T0, op_mem(JIT_T0, -next));
         e_store(&j->e, GS(jit.code_base), JIT_T0);
@@ -171,25 +172,32 @@ bool jit_call_near(struct jit *j, const struct insn *i, unsigned arg)
     return true;
 }
 
+/* Returns by the entry at RSP + `at` if it is for the address in JIT_T0, with the mappings and mode of now. */
+static void return_by(struct jit *j, int32_t at, int32_t pop)
+{
+    e_op(&j->e, 0x3b, 8, JIT_T0, op_mem(RSP, at + 8)); /* cmp */
+    uint8_t *other = e_jcc(&j->e, CC_COND_NZ);
+    e_load(&j->e, JIT_T1, GS(jit.key2));
+    e_op(&j->e, 0x3b, 8, JIT_T1, op_mem(RSP, at + 16));
+    uint8_t *other2 = e_jcc(&j->e, CC_COND_NZ);
+    e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, pop));
+    if (at)
+        e_lea(&j->e, RSP, op_mem(RSP, at));
+    e8(&j->e, 0xc3);
+    e_target(other, j->e.p);
+    e_target(other2, j->e.p);
+}
+
 bool jit_ret(struct jit *j, const struct insn *i, unsigned arg)
 {
     if (i->opsize != 8)
         return false;
+    int32_t pop = 8 + (int32_t)i->imm;
     e_load(&j->e, JIT_T0, jit_stack_mem(j, 0, 8, false));
-    e_op(&j->e, 0x3b, 8, JIT_T0, op_mem(RSP, 8)); /* cmp */
-    uint8_t *other = e_jcc(&j->e, CC_COND_NZ);
-    e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, 8 + (int32_t)i->imm));
-    e8(&j->e, 0xc3);
-    e_target(other, j->e.p);
-    /* A callee that never returned may have left one on top. */
-    e_op(&j->e, 0x3b, 8, JIT_T0, op_mem(RSP, 24));
-    other = e_jcc(&j->e, CC_COND_NZ);
-    e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, 8 + (int32_t)i->imm));
-    e_lea(&j->e, RSP, op_mem(RSP, 16));
-    e8(&j->e, 0xc3);
-    e_target(other, j->e.p);
+    return_by(j, 0, pop);
+    return_by(j, 24, pop); /* a callee that never returned may have left one on top */
     check_target(j);
-    e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, 8 + (int32_t)i->imm));
+    e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, pop));
     jit_target(j, e_jmp(&j->e), j->c->jit_cache->thunk.dispatch);
     j->ended = true;
     return true;

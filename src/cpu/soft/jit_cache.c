@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cpu/soft/jit.h"
+#include "cpu/soft/mmu_fast.h"
 #include "cpu/soft/vec.h"
 #include "cpu/soft/vec_live.h"
 
@@ -75,6 +76,7 @@ static void keys_forget(struct soft_cpu *c)
     memset(c->jit.jump, 0, sizeof c->jit.jump);
     memset(s->keys, 0, sizeof s->keys);
     s->next_key = 0;
+    c->jit.key = 0; /* to be chosen anew */
 }
 
 void jit_flush(struct soft_cpu *c)
@@ -218,24 +220,66 @@ void jit_x87_pointer(struct soft_cpu *c)
 
 /* ---- entering ---- */
 
-/* Makes c->jit.key fit the mappings and mode of now. */
+/* The number of a pair of mappings and mode. */
+static uint32_t key_id(struct soft_cpu *c, uint64_t epoch, bool global)
+{
+    struct soft_jit *s = c->jit_cache;
+    uint32_t mode = c->mode | (global ? BIT(31) : 0);
+    unsigned h = (unsigned)(epoch * 5 + mode * 7) % ARRAY_SIZE(s->keys);
+    if (s->keys[h].id && s->keys[h].epoch == epoch && s->keys[h].mode == mode)
+        return s->keys[h].id;
+    if (s->next_key >= 0xfffe)
+        keys_forget(c);
+    s->keys[h].id = ++s->next_key;
+    s->keys[h].epoch = epoch;
+    s->keys[h].mode = mode;
+    return s->keys[h].id;
+}
+
 void jit_key_select(struct soft_cpu *c)
 {
     struct soft_jit *s = c->jit_cache;
-    if (s->key_epoch == c->code_epoch && s->key_mode == c->mode && c->jit.key)
+    if (s->key_epoch == c->code_epoch && s->key_mode == c->mode && s->key_global == c->mmu->global_epoch && c->jit.key)
         return;
-    unsigned h = (c->code_epoch * 5 + c->mode * 7) % ARRAY_SIZE(s->keys);
-    if (!(s->keys[h].id && s->keys[h].epoch == c->code_epoch && s->keys[h].mode == c->mode)) {
-        if (s->next_key == 0xffff)
-            keys_forget(c);
-        s->keys[h].id = ++s->next_key;
-        s->keys[h].epoch = c->code_epoch;
-        s->keys[h].mode = c->mode;
-    }
+    uint32_t before = s->next_key, local = key_id(c, c->code_epoch, false), first = local;
+    if (!(c->mode & MODE_USER))
+        first = key_id(c, c->mmu->global_epoch, true);
+    if (s->next_key < before) /* numbers began anew in between */
+        local = key_id(c, c->code_epoch, false);
     s->key_epoch = c->code_epoch;
     s->key_mode = c->mode;
-    /* Linear addresses are canonical: those of different ids differ in bits 48..63, or in bit 47. */
-    c->jit.key = (uint64_t)s->keys[h].id << 48;
+    s->key_global = c->mmu->global_epoch;
+    c->jit.key = (uint64_t)first << 48;
+    c->jit.key2 = (uint64_t)local << 48;
+    c->jit.spread = first * 0x9e3779b1u >> 8;
+    c->jit.spread2 = local * 0x9e3779b1u >> 8;
+}
+
+static struct jit_jump *jump_entry(struct soft_cpu *c, uint64_t lin, bool local)
+{
+    return &c->jit.jump[(lin ^ lin >> 12 ^ (local ? c->jit.spread2 : c->jit.spread)) & (JIT_JUMPS - 1)];
+}
+
+uint64_t jit_jump_find(struct soft_cpu *c, uint64_t lin)
+{
+    const struct jit_jump *j = jump_entry(c, lin, false);
+    if (j->key == (lin ^ c->jit.key))
+        return j->host;
+    j = jump_entry(c, lin, true);
+    return j->key == (lin ^ c->jit.key2) ? j->host : 0;
+}
+
+void jit_jump_put(struct soft_cpu *c, uint64_t lin, const struct jit_code *to)
+{
+    bool local = c->jit.key == c->jit.key2 || !mmu_fetched_global(c, lin);
+    *jump_entry(c, lin, local) = (struct jit_jump){lin ^ (local ? c->jit.key2 : c->jit.key),
+                                                   (uintptr_t)c->jit_cache->rx + to->saved_at};
+}
+
+void jit_jump_drop(struct soft_cpu *c, uint64_t lin)
+{
+    jump_entry(c, lin, false)->key = 0;
+    jump_entry(c, lin, true)->key = 0;
 }
 
 bool jit_translate(struct soft_cpu *c, struct soft_block *b)

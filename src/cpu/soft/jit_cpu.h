@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define JIT_JUMP_BITS 12
+#define JIT_JUMP_BITS 13
 #define JIT_JUMPS (1u << JIT_JUMP_BITS)
 
 /* Where code at a linear address was translated to: `key` is the address xor jit_cpu.key. */
@@ -25,7 +25,13 @@ struct jit_cpu {
     _Atomic uint64_t limit;
     uint64_t self;      /* of the struct soft_cpu */
     uint64_t code_base; /* linear address of the page that code runs in */
-    uint64_t key;       /* names (code_epoch, mode) in bits 48..63: linear addresses are canonical, so nothing collides */
+    /*
+     * What addresses in the jump cache are xor'ed with: the mappings and the mode that they belong to, as a number in bits 48..63;
+     * linear addresses are canonical, so nothing collides. `key` is tried first, then `key2`: in supervisor mode that of
+     * global pages (which CR3 does not change) and that of the others, else both are the same.
+     */
+    uint64_t key, key2;
+    uint32_t spread, spread2; /* by key: into the index */
     uint64_t tlb;       /* soft_mmu.cur */
     uint64_t tlb_ac[2]; /* what it is in supervisor mode with EFLAGS.AC 0 and 1, */
     uint32_t view_ac[2]; /* … and soft_mmu.view */

@@ -28,11 +28,6 @@ static const struct insn *insn_at(struct soft_cpu *c, uint32_t ref)
     return (const struct insn *)(c->blocks->arena + (size_t)ref * 8);
 }
 
-static struct jit_jump *jump_entry(struct soft_cpu *c, uint64_t lin)
-{
-    return &c->jit.jump[(lin ^ lin >> 12) & (JIT_JUMPS - 1)];
-}
-
 /*
  * rip is set, and mode, mappings or events may have changed. If there is nothing that the run loop would have to look at, and it is
  * known where the code at rip was translated to, generated code goes on there.
@@ -43,11 +38,11 @@ static int go_on(struct soft_cpu *c)
         c->run_state != CPU_RUNNABLE || atomic_load_explicit(&c->pending, memory_order_relaxed))
         return JIT_LEAVE;
     jit_key_select(c);
-    const struct jit_jump *to = jump_entry(c, c->rip);
-    if (to->key != (c->rip ^ c->jit.key))
+    uint64_t to = jit_jump_find(c, c->rip);
+    if (!to)
         return JIT_LEAVE;
     c->jit.code_base = c->rip & ~(PAGE_SIZE - 1);
-    c->jit.go = to->host;
+    c->jit.go = to;
     return JIT_GOTO;
 }
 
@@ -167,7 +162,7 @@ enum jit_exit jit_execute(struct soft_cpu *c, struct soft_block *b)
     if (atomic_load(&c->pending))
         return JIT_ATTENTION;
     if (!k->stale)
-        *jump_entry(c, c->rip) = (struct jit_jump){c->rip ^ c->jit.key, (uintptr_t)s->rx + k->saved_at};
+        jit_jump_put(c, c->rip, k);
     enter_fn *enter;
     memcpy(&enter, &s->thunk.enter, sizeof enter);
     c->jit.enters++;
@@ -182,7 +177,7 @@ enum jit_exit jit_execute(struct soft_cpu *c, struct soft_block *b)
         k = &s->code[c->jit.exit_arg];
         c->rip = c->jit.code_base + (uint64_t)(int64_t)k->off;
         if (k->stale) /* other code may stand there now */
-            jump_entry(c, c->rip)->key = 0;
+            jit_jump_drop(c, c->rip);
         break;
     case JIT_INDIRECT:
         c->jit.exits_indirect++;
@@ -201,8 +196,7 @@ void jit_connect(struct soft_cpu *c, enum jit_exit why, struct soft_block *b)
         struct jit_code *to = jit_code_of(c, b);
         if (!to || to->stale)
             return;
-        uint64_t lin = c->rip;
-        *jump_entry(c, lin) = (struct jit_jump){lin ^ c->jit.key, (uintptr_t)s->rx + to->saved_at};
+        jit_jump_put(c, c->rip, to);
         return;
     }
     uint32_t id = (uint32_t)(c->jit.exit_arg >> 1);

@@ -38,45 +38,48 @@ static void flags_to_cc(struct emit *e)
     e_mov(e, RAX, JIT_T1);
 }
 
-static void dispatch(struct emit *e)
+/* Jumps to where the code at JIT_T0 was translated to, if that is known by `key`. */
+static void probe(struct emit *e, struct opnd key, struct opnd spread)
 {
-    const int32_t jump = offsetof(struct soft_cpu, jit.jump);
-    e_mov(e, JIT_T1, JIT_T0);
-    e_alu_imm(e, 4, 8, op_reg(JIT_T1), -(int32_t)PAGE_SIZE);
-    e_store(e, GS(jit.code_base), JIT_T1);
+    struct opnd entry = {.mem = true, .gs = true, .base = JIT_T1, .index = HOST_NONE, .disp = offsetof(struct soft_cpu, jit.jump)};
     e_mov(e, JIT_T1, JIT_T0);
     e_ext(e, 0xc1, 8, 5, op_reg(JIT_T1)); /* shr */
     e8(e, 12);
     e_op(e, 0x31, 4, JIT_T0, op_reg(JIT_T1));
+    e_op(e, 0x33, 4, JIT_T1, spread);
     e_alu_imm(e, 4, 4, op_reg(JIT_T1), JIT_JUMPS - 1);
     e_ext(e, 0xc1, 4, 4, op_reg(JIT_T1)); /* shl */
     e8(e, 4);
-    e_op(e, 0x33, 8, JIT_T0, GS(jit.key));
-    struct opnd entry = {.mem = true, .gs = true, .base = JIT_T1, .index = HOST_NONE, .disp = jump};
+    e_op(e, 0x33, 8, JIT_T0, key);
     e_op(e, 0x3b, 8, JIT_T0, entry);
     uint8_t *miss = e_jcc(e, CC_COND_NZ);
     entry.disp += 8;
     e_ext(e, 0xff, 4, 4, entry); /* jmp */
     e_target(miss, e->p);
-    e_op(e, 0x33, 8, JIT_T0, GS(jit.key));
+    e_op(e, 0x33, 8, JIT_T0, key);
+}
+
+static void dispatch(struct emit *e)
+{
+    e_mov(e, JIT_T1, JIT_T0);
+    e_alu_imm(e, 4, 8, op_reg(JIT_T1), -(int32_t)PAGE_SIZE);
+    e_store(e, GS(jit.code_base), JIT_T1);
+    probe(e, GS(jit.key), GS(jit.spread));
+    probe(e, GS(jit.key2), GS(jit.spread2));
     e_store(e, GS(rip), JIT_T0);
     exit_thunk(e, JIT_INDIRECT);
 }
 
-static void enter(struct emit *e, const uint8_t *no_return)
+static void enter(struct emit *e)
 {
     static const uint8_t pushes[] = {0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x48, 0x83, 0xec, 0x08};
     e_bytes(e, pushes, sizeof pushes);
     e_store(e, GS(jit.host_rsp), RSP);
-    /* The bottom of the return stack: an address that no RET can have, and where one goes that has none. */
-    e_bytes(e, "\x48\xb8", 2);
-    e64(e, 0x8000f00dcafe0001ull);
-    e8(e, 0x50); /* push rax */
-    e_bytes(e, "\x48\x8d\x05", 3); /* lea rax, [rip + …] */
-    e32(e, (uint32_t)(no_return - (e->p + 4)));
-    e8(e, 0x50);
-    e_ext(e, 0xff, 4, 6, op_mem(RSP, 8)); /* twice, as RET looks at two */
-    e8(e, 0x50);
+    /* The bottom of the return stack: no key is 0. Twice, as RET looks at two; the place to go to is never used. */
+    for (unsigned n = 0; n < 6; n++) {
+        e8(e, 0x6a);
+        e8(e, 0);
+    }
     e_mov(e, JIT_T0, RSI);
     all_regs(e, false);
     e_ext(e, 0xff, 4, 4, op_reg(JIT_T0));
@@ -130,7 +133,7 @@ void jit_thunks_emit(struct soft_cpu *c)
     THUNK(dispatch);
     dispatch(&e);
     THUNK(enter);
-    enter(&e, s->rw + (s->thunk.dispatch - s->rx));
+    enter(&e);
 #undef THUNK
     s->used = ALIGN_UP((size_t)(e.p - s->rw), 64);
 }

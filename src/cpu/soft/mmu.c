@@ -141,6 +141,7 @@ void mmu_flush(struct soft_cpu *c, bool global)
 {
     struct soft_mmu *m = c->mmu;
     if (global) {
+        m->global_epoch++;
         for (unsigned i = 0; i < TLB_SLOTS; i++)
             m->slots[i].valid = false;
         bool fresh;
@@ -180,6 +181,7 @@ void mmu_flush_page(struct soft_cpu *c, uint64_t lin)
     struct soft_mmu *m = c->mmu;
     if (code_pages_test(c, lin)) {
         m->epoch_base++;
+        m->global_epoch++;
         memset(c->code_pages, 0, sizeof c->code_pages);
     }
     for (unsigned i = 0; i < TLB_SLOTS; i++) {
@@ -212,7 +214,7 @@ bool mmu_protect_code(struct soft_cpu *c, gpa_t page)
             for (unsigned j = 0; j < TLB_ENTRIES; j += 16) {
                 unsigned hits = 0;
                 for (unsigned k = 0; k < 16; k++)
-                    hits |= (unsigned)(t->gpa[j + k] == page) << k;
+                    hits |= (unsigned)((t->gpa[j + k] & ~1ull) == page) << k;
                 for (; hits; hits &= hits - 1) {
                     struct tlb_entry *e = &t->e[j + __builtin_ctz(hits)];
                     uint64_t none = tlb_none(e - t->e);
@@ -251,7 +253,7 @@ static void tlb_fill(struct soft_cpu *c, uint64_t lin, unsigned view, const stru
     e->w = w_ok && walk_allows(c, w, MMU_WRITE, user, smap) ? tag : none;
     e->x = walk_allows(c, w, MMU_EXEC, user, smap) ? tag : none;
     e->host = (uintptr_t)t->host & ~(PAGE_SIZE - 1);
-    tv->gpa[i] = t->gpa & ~(PAGE_SIZE - 1);
+    tv->gpa[i] = (t->gpa & ~(PAGE_SIZE - 1)) | (w->global && (c->cr4 & CR4_PGE));
     s->filled |= BIT(view);
     if (tv->n_log < TLB_LOG)
         tv->log[tv->n_log] = i;
@@ -292,7 +294,7 @@ static inline int translate(struct soft_cpu *c, uint64_t lin, enum mmu_access ac
     const struct tlb_entry *e = &tv->e[i];
     uint64_t tag = access == MMU_READ ? e->r : access == MMU_WRITE ? e->w : e->x;
     if (tlb_hit(tag, lin, 1)) {
-        *t = (struct target){(uint8_t *)(uintptr_t)(lin + tag + e->host), tv->gpa[i] | (lin & (PAGE_SIZE - 1)), false,
+        *t = (struct target){(uint8_t *)(uintptr_t)(lin + tag + e->host), (tv->gpa[i] & ~1ull) | (lin & (PAGE_SIZE - 1)), false,
                              false, false};
         return 0;
     }

@@ -42,7 +42,7 @@ static inline uint64_t tlb_none(unsigned i)
 
 struct tlb_view {
     struct tlb_entry e[TLB_ENTRIES];
-    gpa_t gpa[TLB_ENTRIES]; /* page of each entry; valid while one of its tags is */
+    gpa_t gpa[TLB_ENTRIES]; /* page of each entry, bit 0: global; valid while one of its tags is */
     unsigned n_log;         /* above TLB_LOG: more were filled than the log holds */
     uint16_t log[TLB_LOG];  /* entries filled since the last flush */
 };
@@ -62,6 +62,7 @@ struct soft_mmu {
     struct tlb_entry *cur; /* entries of the current view; `never` while alignment is checked */
     unsigned slot, view;
     uint64_t next_gen, clock;
+    uint64_t global_epoch; /* as soft_cpu.code_epoch, of the global pages of all address spaces */
     uint64_t epoch_base; /* upper part of soft_cpu.code_epoch */
     uint64_t phys_mask; /* bits of a physical address that exist */
     struct tlb_slot slots[TLB_SLOTS];
@@ -82,6 +83,14 @@ static inline unsigned tlb_index(uint64_t lin)
 static inline bool tlb_hit(uint64_t neg, uint64_t lin, unsigned size)
 {
     return lin + neg <= PAGE_SIZE - size;
+}
+
+/* Is `lin` code in a global page? False also when that is not known. */
+static inline bool mmu_fetched_global(const struct soft_cpu *c, uint64_t lin)
+{
+    const struct soft_mmu *m = c->mmu;
+    const struct tlb_view *t = &m->tlb[m->slot][m->view];
+    return tlb_hit(t->e[tlb_index(lin)].x, lin, 1) && (t->gpa[tlb_index(lin)] & 1);
 }
 
 #define MMU_FAST(bits)                                                                                                 \
