@@ -114,6 +114,9 @@ void call_done(void *call, const struct rpc_error *e);
 /* libvirt's VIR_DOMAIN_AFFECT_*: CURRENT 0, LIVE 1, CONFIG 2. Sets which documents are meant; -1 with call->error. */
 int call_affect(struct rpc_call *call, const struct guest *g, unsigned flags, bool *ret_live, bool *ret_config);
 
+/* drv_domain_life.c: starts a guest for a call (flags: 1 paused, 2 autodestroy); what a handler returns. */
+int domain_start(struct rpc_call *call, struct guest *g, struct domain *live, unsigned flags);
+
 /* domain_events.c: struct guests_owner's functions. */
 void domain_event_lifecycle(void *daemon, struct guest *g, enum guest_event event, int detail);
 void domain_event_monitor(void *daemon, struct guest *g, const char *name, const void *json);
@@ -126,6 +129,6 @@ int auth_polkit(struct daemon *d, struct rpc_call *call);
 void console_ended(struct guest *g);
 
 extern const struct driver driver_connect, driver_domain, driver_domain_life, driver_domain_console, driver_node, driver_pool,
-    driver_network, driver_net_address, driver_volume, driver_none, driver_domain_config, driver_domain_stats, driver_domain_monitor, driver_qemu;
+    driver_network, driver_net_address, driver_volume, driver_none, driver_domain_config, driver_domain_stats, driver_domain_monitor, driver_qemu, driver_domain_save;
 
 #endif

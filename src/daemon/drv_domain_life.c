@@ -5,7 +5,7 @@
 #include "base/fd.h"
 #include "daemon/daemon.h"
 
-enum { CREATE_PAUSED = 1, CREATE_AUTODESTROY = 2 };
+enum { CREATE_PAUSED = 1, CREATE_AUTODESTROY = 2, CREATE_FORCE_BOOT = 8 };
 
 /* A started guest's connection, for autodestroy, and the answer. */
 static void on_created(void *opaque, const struct rpc_error *e)
@@ -20,10 +20,12 @@ static void on_created(void *opaque, const struct rpc_error *e)
     call_done(call, e);
 }
 
-static int start(struct rpc_call *call, struct guest *g, struct domain *live, unsigned flags)
+int domain_start(struct rpc_call *call, struct guest *g, struct domain *live, unsigned flags)
 {
     call->data = g;
     if (guest_start(g, live, flags & CREATE_PAUSED ? START_PAUSED : 0, on_created, call, &call->error) < 0) {
+        if (!guest_active(g))
+            domain_set(&g->incoming, NULL);
         if (!guest_persistent(g) && !guest_active(g))
             guests_remove(g);
         return RPC_FAILED;
@@ -33,10 +35,27 @@ static int start(struct rpc_call *call, struct guest *g, struct domain *live, un
     return RPC_LATER;
 }
 
+/* From the definition; or from a managed save, if there is one and it is not to be forgotten. */
+static int start_defined(struct rpc_call *call, struct guest *g, unsigned flags)
+{
+    struct domain *live = NULL;
+    bool running;
+    if (guest_active(g) || !guest_has_managed_save(g))
+        return domain_start(call, g, NULL, flags);
+    if (flags & CREATE_FORCE_BOOT)
+        return guest_remove_managed_save(g, &call->error) < 0 ? RPC_FAILED : domain_start(call, g, NULL, flags);
+    autofree char *path = guest_managed_save_path(g);
+    autofree char *xml = save_read_xml(path, &running, &call->error);
+    if (!xml || !(live = define_parse(g->guests, xml, &call->error)))
+        return RPC_FAILED;
+    domain_set(&g->incoming, path);
+    return domain_start(call, g, live, flags | (running ? 0 : CREATE_PAUSED));
+}
+
 static int create(struct daemon *d, struct rpc_call *call)
 {
     struct guest *g = call_guest(d, call, call->args);
-    return g ? start(call, g, NULL, 0) : RPC_FAILED;
+    return g ? start_defined(call, g, 0) : RPC_FAILED;
 }
 
 static int create_flags(struct daemon *d, struct rpc_call *call)
@@ -45,7 +64,7 @@ static int create_flags(struct daemon *d, struct rpc_call *call)
     struct guest *g = call_guest(d, call, &a->dom);
     if (!g || call_flags(call, a->flags, 63) < 0)
         return RPC_FAILED;
-    return start(call, g, NULL, a->flags);
+    return start_defined(call, g, a->flags);
 }
 
 static int create_xml(struct daemon *d, struct rpc_call *call)
@@ -55,7 +74,7 @@ static int create_xml(struct daemon *d, struct rpc_call *call)
     if (call_flags(call, a->flags, 63) < 0)
         return RPC_FAILED;
     struct guest *g = define_transient(&d->guests, a->text, &live, &call->error);
-    return g ? start(call, g, live, a->flags) : RPC_FAILED;
+    return g ? domain_start(call, g, live, a->flags) : RPC_FAILED;
 }
 
 static int destroy(struct daemon *d, struct rpc_call *call)
@@ -142,24 +161,6 @@ static int reset(struct daemon *d, struct rpc_call *call)
     return guest_command(g, "system_reset", NULL, call_done, call, &call->error) < 0 ? RPC_FAILED : RPC_LATER;
 }
 
-static int has_managed_save(struct daemon *d, struct rpc_call *call)
-{
-    ARGS(rp_dom_flags);
-    RET(rp_int);
-    struct guest *g = call_guest(d, call, &a->dom);
-    if (!g)
-        return RPC_FAILED;
-    *ret = guest_has_managed_save(g);
-    return RPC_DONE;
-}
-
-static int remove_managed_save(struct daemon *d, struct rpc_call *call)
-{
-    ARGS(rp_dom_flags);
-    struct guest *g = call_guest(d, call, &a->dom);
-    return g ? guest_remove_managed_save(g, &call->error) : RPC_FAILED;
-}
-
 const struct driver driver_domain_life = {
     .name = "domain life",
     .program = RPC_REMOTE_PROGRAM,
@@ -177,8 +178,6 @@ const struct driver driver_domain_life = {
             {RPC_PROC_DOMAIN_SHUTDOWN_FLAGS, shut_down_flags},
             {RPC_PROC_DOMAIN_REBOOT, reboot},
             {RPC_PROC_DOMAIN_RESET, reset},
-            {RPC_PROC_DOMAIN_HAS_MANAGED_SAVE_IMAGE, has_managed_save},
-            {RPC_PROC_DOMAIN_MANAGED_SAVE_REMOVE, remove_managed_save},
             {0},
         },
 };

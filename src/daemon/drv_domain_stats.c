@@ -526,8 +526,48 @@ static int all_stats(struct daemon *d, struct rpc_call *call)
 
 /* ---- jobs, control, errors ---- */
 
-/* No job runs: the zeroed answer says so. */
-static int no_job(struct daemon *d, struct rpc_call *call)
+static uint64_t job_ms(const struct guest *g)
+{
+    return g->job_ns ? (clock_host_ns() - g->job_ns) / 1000000 + 1 : 0;
+}
+
+enum { JOB_NONE = 0, JOB_UNBOUNDED = 2 };
+
+static int job_info(struct daemon *d, struct rpc_call *call)
+{
+    RET(rp_job_info);
+    struct guest *g = call_active(d, call, call->args);
+    if (!g)
+        return RPC_FAILED;
+    ret->type = g->job_ns ? JOB_UNBOUNDED : JOB_NONE;
+    ret->time_elapsed = job_ms(g);
+    return RPC_DONE;
+}
+
+static int job_stats(struct daemon *d, struct rpc_call *call)
+{
+    ARGS(rp_dom_flags);
+    RET(rp_job_stats);
+    struct guest *g = call_guest(d, call, &a->dom);
+    struct rpc_params p = {0};
+    if (!g)
+        return RPC_FAILED;
+    if (a->flags & 1) /* of the last one: nobody kept them */
+        return RPC_DONE;
+    if (!guest_active(g))
+        return verr_set(&call->error, VIR_OPERATION_INVALID, "domain is not running");
+    if (!g->job_ns)
+        return RPC_DONE;
+    ret->type = JOB_UNBOUNDED;
+    rpc_params_int(&p, 2, "operation"); /* save */
+    rpc_params_ullong(&p, job_ms(g), "time_elapsed");
+    ret->params.params_val = p.v;
+    ret->params.params_len = p.n;
+    return RPC_DONE;
+}
+
+/* All is well: the zeroed answer says so. */
+static int control_info(struct daemon *d, struct rpc_call *call)
 {
     return call_active(d, call, call->args) ? RPC_DONE : RPC_FAILED;
 }
@@ -535,7 +575,7 @@ static int no_job(struct daemon *d, struct rpc_call *call)
 static int abort_job(struct daemon *d, struct rpc_call *call)
 {
     return call_active(d, call, call->args)
-               ? verr_set(&call->error, VIR_OPERATION_INVALID, "no job is active on the domain")
+               ? verr_set(&call->error, VIR_OPERATION_INVALID, "the running job cannot be aborted")
                : RPC_FAILED;
 }
 
@@ -564,11 +604,11 @@ const struct driver driver_domain_stats = {
             {RPC_PROC_DOMAIN_BLOCK_STATS_FLAGS, block_stats_flags},
             {RPC_PROC_DOMAIN_INTERFACE_STATS, interface_stats},
             {RPC_PROC_CONNECT_GET_ALL_DOMAIN_STATS, all_stats},
-            {RPC_PROC_DOMAIN_GET_JOB_INFO, no_job},
-            {RPC_PROC_DOMAIN_GET_JOB_STATS, no_job},
+            {RPC_PROC_DOMAIN_GET_JOB_INFO, job_info},
+            {RPC_PROC_DOMAIN_GET_JOB_STATS, job_stats},
             {RPC_PROC_DOMAIN_ABORT_JOB, abort_job},
             {RPC_PROC_DOMAIN_ABORT_JOB_FLAGS, abort_job},
-            {RPC_PROC_DOMAIN_GET_CONTROL_INFO, no_job},
+            {RPC_PROC_DOMAIN_GET_CONTROL_INFO, control_info},
             {RPC_PROC_DOMAIN_GET_DISK_ERRORS, disk_errors},
             {0},
         },

@@ -98,6 +98,8 @@ struct guest {
     int stop_reason;  /* SHUTOFF_*: why we are ending it; 0: we are not */
     bool panicked;
     bool restarting;
+    char *incoming;  /* the file to go on from, while it starts */
+    uint64_t job_ns; /* host time since when it is being saved; 0: it is not */
     bool reboot; /* the power button was pressed to start it again */
     bool adopted;
     void *autodestroy; /* the connection that takes it along */
@@ -169,7 +171,10 @@ char *guest_xml(const struct guest *g, unsigned flags, struct rpc_error *e);
 /* Nanoseconds of CPU time of the process; 0: it does not run. */
 uint64_t guest_cpu_time(const struct guest *g);
 
-/* save.c */
+/* save.c. Documents of saved guests; -1 or NULL with *e. `running` -1: as it was. */
+char *guest_managed_save_path(const struct guest *g);
+char *save_read_xml(const char *path, bool *ret_running, struct rpc_error *e);
+int save_write_xml(const char *path, const char *xml, int running, struct rpc_error *e);
 bool guest_has_managed_save(const struct guest *g);
 int guest_remove_managed_save(struct guest *g, struct rpc_error *e);
 
@@ -230,6 +235,10 @@ int run_save(struct guest *g); /* UUID.xml and UUID.state; -errno */
 void run_remove(struct guest *g);
 /* Takes over what runs and notes what has ended since. */
 void run_adopt_all(struct guests *t);
+
+/* save.c: to a file, and the process ends. `xml` (NULL: the live one) is the document to go on with. */
+int guest_save(struct guest *g, const char *path, const char *xml, int running, guest_done *done, void *opaque,
+               struct rpc_error *e);
 
 /* log.c: one log per guest. */
 /* A descriptor for the guest's output; rotates before. -errno. */

@@ -54,6 +54,7 @@ void guests_remove(struct guest *g)
     qmp_free(g->qmp);
     domain_free(g->live);
     free(g->tids);
+    free(g->incoming);
     free(g->name);
     free(g->xml);
     free(g);

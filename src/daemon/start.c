@@ -101,8 +101,18 @@ static void started(struct guest *g)
         t->owner.monitor(t->owner.opaque, g, "RESET", NULL);
         return;
     }
-    guest_set_state(g, g->start_paused ? GUEST_PAUSED : GUEST_RUNNING, g->start_paused ? PAUSED_USER : RUNNING_BOOTED);
-    t->owner.lifecycle(t->owner.opaque, g, EVENT_STARTED, 0);
+    bool restored = g->incoming;
+    if (restored) {
+        autofree char *managed = guest_managed_save_path(g);
+        if (!strcmp(managed, g->incoming))
+            unlink(managed);
+        domain_set(&g->incoming, NULL);
+    }
+    guest_set_state(g, g->start_paused ? GUEST_PAUSED : GUEST_RUNNING,
+                    g->start_paused ? PAUSED_USER
+                    : restored      ? RUNNING_RESTORED
+                                    : RUNNING_BOOTED);
+    t->owner.lifecycle(t->owner.opaque, g, EVENT_STARTED, restored ? 2 : 0);
     if (g->start_paused)
         t->owner.lifecycle(t->owner.opaque, g, EVENT_SUSPENDED, 0);
     guest_wait_tell(&g->starters, NULL);
@@ -192,8 +202,15 @@ static int launch(struct guest *g, struct rpc_error *e)
     int r = run_save(g);
     if (r < 0)
         return verr_errno(e, r, "cannot write to %s", t->dirs.run);
-    char *args[] = {t->lodge_vm, "--domain", xml, "--monitor", monitor_arg, "--status-fd", "3", "--end-fd", "4",
-                    g->start_paused ? "--paused" : NULL, NULL};
+    autofree char *incoming = g->incoming ? xasprintf("file:%s", g->incoming) : NULL;
+    char *args[14] = {t->lodge_vm, "--domain", xml, "--monitor", monitor_arg, "--status-fd", "3", "--end-fd", "4"};
+    unsigned n = 9;
+    if (g->start_paused)
+        args[n++] = "--paused";
+    if (incoming) {
+        args[n++] = "--incoming";
+        args[n++] = incoming;
+    }
     guest_log(g, "starting up: %s --domain %s --monitor %s%s", t->lodge_vm, xml, monitor_arg,
               g->start_paused ? " --paused" : "");
     volatile int failed = 0;
@@ -262,6 +279,7 @@ int guest_start(struct guest *g, struct domain *live, unsigned flags, guest_done
     struct err err = {0};
     if (guest_active(g)) {
         domain_free(live);
+        domain_set(&g->incoming, NULL);
         return verr_set(e, VIR_OPERATION_INVALID, "domain is already running");
     }
     if (!live && !(live = guest_config(g, true, e)))

@@ -151,6 +151,8 @@ void guest_ended(struct guest *g, int wait_status)
     domain_free(g->live);
     g->live = NULL;
     g->autodestroy = NULL;
+    g->job_ns = 0;
+    domain_set(&g->incoming, NULL);
     struct guest_waiter *starters = g->starters, *enders = g->enders;
     g->starters = g->enders = NULL;
     if (!starting)
