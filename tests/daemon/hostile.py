@@ -22,7 +22,10 @@ class Client:
             self.call(1, struct.pack(">II", 0, 0))
 
     def send(self, data):
-        self.s.sendall(data)
+        try:
+            self.s.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # dropped before all was sent; reading shows it
 
     def read(self):
         head = b""
@@ -160,7 +163,7 @@ with Daemon(config="max_clients = 300\n") as d:
         payload = bytes(rnd.choice((0, 0, 0, 1, 4, 255, rnd.randrange(256))) for _ in range(rnd.randrange(0, 120)))
         try:
             c.s.settimeout(5)
-            c.send(packet(proc, payload, serial=rnd.randrange(1000)))
+            c.s.sendall(packet(proc, payload, serial=rnd.randrange(1000)))
             if rnd.random() < 0.05:
                 c.s.close()
         except OSError:
