@@ -55,10 +55,13 @@ struct blk {
     const struct blk_ops *ops;
     const char *driver; /* "raw" */
     char *filename;
-    uint64_t size;          /* bytes */
+    _Atomic uint64_t size;  /* bytes */
     uint32_t block_size;    /* logical sector: 512 or 4096 */
     uint32_t physical_size; /* preferred alignment of I/O */
     bool read_only, can_discard, can_write_zeroes, writeback;
+    /* Optional, set by the user: the size has changed. On the thread that called blk_resize(). */
+    void (*resized)(void *opaque);
+    void *resized_opaque;
 };
 
 struct blk_queue {
@@ -70,9 +73,27 @@ struct blk_queue {
     void *opaque;
 };
 
+/* I/O limits: averages, bursts and how long those may last; 0: none. Total, or reads and writes apart. */
+enum blk_limit { BLK_LIMIT_ALL, BLK_LIMIT_READ, BLK_LIMIT_WRITE, BLK_LIMITS };
+struct blk_rate {
+    uint64_t avg, max;    /* a second; max 0: avg / 10 at once */
+    unsigned burst_secs; /* how long max may go on; 0: 1 */
+};
+struct blk_limits {
+    struct blk_rate bytes[BLK_LIMITS], ops[BLK_LIMITS];
+    uint64_t op_size; /* a longer request counts as several; 0: as one */
+};
+
+enum blk_detect { BLK_DETECT_OFF, BLK_DETECT_ON, BLK_DETECT_UNMAP };
+
 struct blk_options {
-    const char *path;
-    const char *format; /* "raw"; NULL: probe */
+    const char *path;   /* what blk_node_open() takes */
+    const char *format; /* "raw", "qcow2" …; NULL: probe */
+    const struct blk_limits *limits;
+    enum blk_detect detect_zeroes;
+    bool writethrough; /* every write is durable when it completes */
+    bool no_discard;   /* discards are ignored */
+    bool share;        /* others may write, too */
     bool read_only;
     bool direct;   /* O_DIRECT */
     bool no_flush; /* flushes do nothing: for what can be lost */
@@ -82,6 +103,26 @@ struct blk_options {
 /* Opens an image and locks it (a file that another process writes is refused: -EBUSY). The drivers stand in
  * block/drivers.c. */
 int blk_open(const struct blk_options *opt, struct blk **ret, struct err *err);
+
+struct blk_node;
+/* The same over a node (a reference is taken). */
+int blk_open_node(struct blk_node *root, const struct blk_options *opt, struct blk **ret, struct err *err);
+/* The top of its graph; not a reference. */
+struct blk_node *blk_root(struct blk *blk);
+
+/*
+ * Between begin and end nothing is in flight: what is submitted meanwhile waits, in order. Nests. Any thread, without a lock
+ * that completions take. Needed around every change of a graph that a guest uses.
+ */
+void blk_drain_begin(struct blk *blk);
+void blk_drain_end(struct blk *blk);
+/* Puts another node on top (the caller's reference goes over; the old one's comes back). Drains by itself. */
+struct blk_node *blk_replace_root(struct blk *blk, struct blk_node *root);
+
+/* Changes the image's size while it is in use. */
+int blk_resize(struct blk *blk, uint64_t size, struct err *err);
+void blk_set_limits(struct blk *blk, const struct blk_limits *limits);
+void blk_get_limits(struct blk *blk, struct blk_limits *ret);
 
 static inline void blk_close(struct blk *blk)
 {

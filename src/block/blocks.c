@@ -11,7 +11,7 @@
 
 enum { PIECES = 64 };
 
-void blocks_init(struct blocks *b, uint32_t size)
+void blk_blocks_init(struct blocks *b, uint32_t size)
 {
     b->size = size;
     b->unpacked_host = UINT64_MAX;

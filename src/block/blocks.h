@@ -38,8 +38,8 @@ struct blocks {
     uint64_t unpacked_host;
 };
 
-void blocks_init(struct blocks *b, uint32_t size);
-/* Frees what blocks_init() and use made, not `b`. */
+void blk_blocks_init(struct blocks *b, uint32_t size);
+/* Frees what blk_blocks_init() and use made, not `b`. */
 void blocks_clear(struct blocks *b);
 
 int blocks_preadv(struct blk_node *n, uint64_t offset, const struct iovec *iov, unsigned niov, uint64_t len);

@@ -61,6 +61,8 @@ struct blk_driver {
     int64_t (*allocated_size)(struct blk_node *n); /* NULL: the sum of the children with file and data roles */
     int (*check)(struct blk_node *n, struct blk_check *check, unsigned fix, struct err *err);
     int (*truncate)(struct blk_node *n, uint64_t size, enum blk_prealloc prealloc, struct err *err);
+    /* Protocols: makes the file at least `size` bytes long; what it has stays, also while others write. */
+    int (*grow)(struct blk_node *n, uint64_t size);
     int (*measure)(struct blk_opts *opts, struct blk_node *src, struct blk_measure *ret, struct err *err);
     int (*amend)(struct blk_node *n, struct blk_opts *opts, blk_progress_fn *progress, void *opaque, bool force,
                  struct err *err);

@@ -39,6 +39,8 @@ int64_t file_length(struct file *file);
 struct blk_queue *file_queue_new(struct blk *blk, struct file *file, struct loop *loop, struct err *err);
 void file_queue_free(struct blk_queue *q);
 void file_queue_submit(struct blk_queue *q, struct blk_req *req);
+/* The same for another file: one ring serves all files below an image. `file` of file_queue_new may be NULL then. */
+void file_queue_submit_to(struct blk_queue *q, struct file *file, struct blk_req *req);
 void file_queue_kick(struct blk_queue *q);
 void file_queue_drain(struct blk_queue *q);
 

@@ -51,19 +51,12 @@ static int file_proto_preadv(struct blk_node *n, uint64_t offset, const struct i
     return file_preadv(n->priv, offset, iov, niov);
 }
 
-static void grew(struct blk_node *n, uint64_t end)
-{
-    uint64_t old = atomic_load(&n->size);
-    while (old < end && !atomic_compare_exchange_weak(&n->size, &old, end))
-        ;
-}
-
 static int file_proto_pwritev(struct blk_node *n, uint64_t offset, const struct iovec *iov, unsigned niov, uint64_t len,
                               unsigned flags)
 {
     int code = file_pwritev(n->priv, offset, iov, niov, flags & BLK_F_FUA);
     if (code == 0)
-        grew(n, offset + len);
+        blk_grew(n, offset + len);
     return code;
 }
 
@@ -71,7 +64,7 @@ static int file_proto_zero(struct blk_node *n, uint64_t offset, uint64_t len, un
 {
     int code = file_zero(n->priv, offset, len, flags);
     if (code == 0)
-        grew(n, offset + len);
+        blk_grew(n, offset + len);
     return code;
 }
 
@@ -160,6 +153,23 @@ static int file_proto_truncate(struct blk_node *n, uint64_t size, enum blk_preal
     return 0;
 }
 
+/* The file may be longer than we know, and writes may be under way behind its end: allocating a byte never shortens it. */
+static int file_proto_grow(struct blk_node *n, uint64_t size)
+{
+    struct file *file = n->priv;
+    int64_t now = file_length(file);
+    if (now < 0)
+        return (int)now;
+    if ((uint64_t)now < size && fallocate(file->fd, 0, (off_t)size - 1, 1) < 0) {
+        if (errno != EOPNOTSUPP)
+            return -errno;
+        if (ftruncate(file->fd, (off_t)size) < 0)
+            return -errno;
+    }
+    blk_grew(n, MAX((uint64_t)now, size));
+    return 0;
+}
+
 static int file_proto_create(const char *filename, uint64_t size, struct err *err)
 {
     const char *path = path_of(filename);
@@ -198,6 +208,7 @@ const struct blk_driver blk_file = {
     .block_status = file_proto_status,
     .allocated_size = file_proto_allocated,
     .truncate = file_proto_truncate,
+    .grow = file_proto_grow,
     .create_file = file_proto_create,
     .get_file = get_file,
 };

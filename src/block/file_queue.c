@@ -46,6 +46,11 @@ static void set_progress(struct blk_req *req, uint64_t n)
 {
     req->priv[0] = (void *)(uintptr_t)n;
 }
+/* The file it goes to: the queue's, unless submitted to another (file_queue_submit_to). */
+static struct file *file_of(const struct blk_req *req)
+{
+    return req->priv[3];
+}
 static enum step step(const struct blk_req *req)
 {
     return (enum step)(uintptr_t)req->priv[1];
@@ -116,7 +121,7 @@ static void rest_of_iov(struct blk_req *req, uint64_t done, struct op *op)
 
 static struct op next_op(struct file_queue *fq, struct blk_req *req)
 {
-    struct file *file = fq->file;
+    struct file *file = file_of(req);
     uint64_t done = progress(req);
     struct op op = {.fd = file->fd, .offset = req->offset + done, .len = req->len - done};
     switch (step(req)) {
@@ -181,7 +186,7 @@ static enum step last_step(const struct file *file, const struct blk_req *req)
  * STEP_DONE. */
 static int advance(struct file_queue *fq, struct blk_req *req, int res)
 {
-    struct file *file = fq->file;
+    struct file *file = file_of(req);
     enum step s = step(req);
     if (res == -EINTR || res == -EAGAIN)
         return 0; /* again */
@@ -352,10 +357,16 @@ static void ring_ready(void *opaque, uint32_t events)
 
 void file_queue_submit(struct blk_queue *q, struct blk_req *req)
 {
+    file_queue_submit_to(q, ((struct file_queue *)q)->file, req);
+}
+
+void file_queue_submit_to(struct blk_queue *q, struct file *file, struct blk_req *req)
+{
     struct file_queue *fq = (struct file_queue *)q;
     req->priv[2] = NULL;
+    req->priv[3] = file;
     set_progress(req, 0);
-    set_step(req, first_step(fq->file, req));
+    set_step(req, first_step(file, req));
     if (!fq->uring || step(req) == STEP_DONE) {
         submit_plain(fq, req);
         return;
@@ -414,9 +425,10 @@ struct blk_queue *file_queue_new(struct blk *blk, struct file *file, struct loop
     fq->file = file;
     for (unsigned i = 0; i < ZERO_PIECES; i++)
         fq->zeroes[i] = (struct iovec){(void *)zeroes, sizeof zeroes};
-    int ret = file->no_uring ? -ENOTSUP : io_uring_queue_init(RING_ENTRIES, &fq->ring, 0);
+    bool plain = file && file->no_uring;
+    int ret = plain ? -ENOTSUP : io_uring_queue_init(RING_ENTRIES, &fq->ring, 0);
     fq->uring = ret == 0;
-    if (!fq->uring && !file->no_uring)
+    if (!fq->uring && !plain)
         log_warn("%s: io_uring is not available (%s): disk I/O will block its thread", blk->filename, strerror(-ret));
     pthread_mutex_init(&fq->lock, NULL);
     pthread_cond_init(&fq->changed, NULL);

@@ -96,6 +96,17 @@ int blk_pdiscard(struct blk_node *n, uint64_t offset, uint64_t len)
     return n->drv->pdiscard(n, offset, len);
 }
 
+int blk_grow(struct blk_node *n, uint64_t size)
+{
+    if (n->read_only)
+        return -EROFS;
+    if (n->size >= size)
+        return 0;
+    if (n->drv->grow)
+        return n->drv->grow(n, size);
+    return n->drv->truncate ? n->drv->truncate(n, size, BLK_PREALLOC_OFF, NULL) : -ENOTSUP;
+}
+
 int blk_pflush(struct blk_node *n)
 {
     if (n->read_only)

@@ -137,6 +137,16 @@ int blk_pwrite_zeroes(struct blk_node *n, uint64_t offset, uint64_t len, unsigne
 int blk_pdiscard(struct blk_node *n, uint64_t offset, uint64_t len);
 int blk_pflush(struct blk_node *n);
 
+/* Makes a protocol's file at least so long. */
+int blk_grow(struct blk_node *n, uint64_t size);
+/* Somebody has written up to here past the calls above (io_uring). */
+static inline void blk_grew(struct blk_node *n, uint64_t end)
+{
+    uint64_t old = atomic_load(&n->size);
+    while (old < end && !atomic_compare_exchange_weak(&n->size, &old, end))
+        ;
+}
+
 /* ---- where data is ---- */
 
 enum {

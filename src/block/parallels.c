@@ -116,7 +116,7 @@ static int parallels_open(struct blk_node *n, struct blk_opts *opts, struct err 
         uint64_t at = le32_get(p->table + 4ull * i) * p->unit;
         p->end = MAX(p->end, at ? at + cluster : 0);
     }
-    blocks_init(&p->b, (uint32_t)cluster);
+    blk_blocks_init(&p->b, (uint32_t)cluster);
     p->b.look = parallels_look;
     p->b.place = parallels_place;
     p->b.publish = parallels_publish;

@@ -186,8 +186,8 @@ int qcow2_preallocate(struct qcow2 *s, uint64_t from, uint64_t to, enum blk_prea
         pthread_mutex_unlock(&s->meta);
         at += n * s->cluster_size;
     }
-    if (code == 0 && data_end > s->data->size)
-        code = blk_truncate(s->data, data_end, BLK_PREALLOC_OFF, false, err);
+    if (code == 0)
+        code = blk_grow(s->data, data_end);
     if (code == 0)
         code = blk_pflush(s->node);
     return code < 0 ? err_errno(err, code, "Could not preallocate data clusters") : 0;

@@ -177,8 +177,8 @@ int qcow2_writeback_m(struct qcow2 *s)
     if (code == 0)
         code = batch_write(s, &first);
     /* References may name clusters that no write has reached yet: the file has to be long enough for them. */
-    if (code == 0 && second.n && s->file->size < end && s->file->drv->truncate)
-        code = blk_truncate(s->file, end, BLK_PREALLOC_OFF, false, NULL);
+    if (code == 0 && second.n)
+        code = blk_grow(s->file, end);
     if (code == 0 && (first.n || second.n))
         code = qcow2_barrier(s);
     if (code == 0 && moved) {

@@ -224,7 +224,7 @@ static int qed_open(struct blk_node *n, struct blk_opts *opts, struct err *err)
     if (code < 0)
         return code;
     q->end = ALIGN_UP((uint64_t)file->size, (uint64_t)cluster);
-    blocks_init(&q->b, cluster);
+    blk_blocks_init(&q->b, cluster);
     q->b.look = qed_look;
     q->b.place = qed_place;
     q->b.publish = qed_publish;

@@ -137,7 +137,7 @@ static int vdi_open(struct blk_node *n, struct blk_opts *opts, struct err *err)
     code = blocks_read_table(file, "the block map", v->table_at, 4ull * v->blocks, TABLE_MAX, (void **)&v->table, err);
     if (code < 0)
         return code;
-    blocks_init(&v->b, BLOCK);
+    blk_blocks_init(&v->b, BLOCK);
     v->b.holes = type == TYPE_STATIC;
     v->b.look = vdi_look;
     v->b.place = vdi_place;

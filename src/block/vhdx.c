@@ -296,7 +296,7 @@ static int vhdx_open(struct blk_node *n, struct blk_opts *opts, struct err *err)
     if (code < 0)
         return code;
     v->end = ALIGN_UP((uint64_t)file->size, MIB);
-    blocks_init(&v->b, (uint32_t)block);
+    blk_blocks_init(&v->b, (uint32_t)block);
     v->b.holes = true;
     v->b.look = vhdx_look;
     v->b.place = vhdx_place;

@@ -315,7 +315,7 @@ int vmdk_open(struct blk_node *n, struct blk_opts *opts, struct err *err)
         n->stream |= v->extents[i].compressed;
     const struct vmdk_extent *last = &v->extents[v->n_extents - 1];
     n->size = last->start + last->len;
-    blocks_init(&v->b, grain);
+    blk_blocks_init(&v->b, grain);
     v->b.holes = last->kind == VMDK_FLAT;
     v->b.look = vmdk_look;
     v->b.place = vmdk_place;

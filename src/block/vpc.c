@@ -194,7 +194,7 @@ static int open_dynamic(struct blk_node *n, struct vpc *v, struct err *err)
         if (e != ENTRY_NONE)
             v->end = MAX(v->end, (uint64_t)e * 512 + v->bitmap + size);
     }
-    blocks_init(&v->b, size);
+    blk_blocks_init(&v->b, size);
     n->cluster_size = size;
     return 0;
 }
@@ -232,7 +232,7 @@ static int vpc_open(struct blk_node *n, struct blk_opts *opts, struct err *err)
     if (v->fixed && n->size > file_size - FOOTER)
         n->size = ALIGN_DOWN(file_size - FOOTER, (uint64_t)512);
     if (v->fixed) {
-        blocks_init(&v->b, BLOCK);
+        blk_blocks_init(&v->b, BLOCK);
         v->end = file_size - FOOTER;
     } else if ((code = open_dynamic(n, v, err)) < 0) {
         return code;

@@ -102,6 +102,9 @@ static int attach_disk(struct vm *vm, const struct domain_disk *k, struct err *e
         .read_only = k->readonly,
         .direct = k->cache == DOMAIN_CACHE_NONE || k->cache == DOMAIN_CACHE_DIRECTSYNC,
         .no_flush = k->cache == DOMAIN_CACHE_UNSAFE,
+        .writethrough = k->cache == DOMAIN_CACHE_WRITETHROUGH || k->cache == DOMAIN_CACHE_DIRECTSYNC,
+        .no_discard = k->discard_unmap == DOMAIN_OFF,
+        .share = k->shareable,
     };
     struct blk *blk;
     int code = blk_open(&opt, &blk, err);
