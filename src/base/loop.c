@@ -329,6 +329,11 @@ bool loop_is_current(const struct loop *loop)
     return atomic_load(&loop->has_thread) && pthread_equal(loop->thread, pthread_self());
 }
 
+bool loop_has_thread(const struct loop *loop)
+{
+    return atomic_load(&loop->has_thread);
+}
+
 void loop_poll(struct loop *loop, int timeout_ms)
 {
     struct epoll_event ev[32];

@@ -27,6 +27,8 @@ void loop_poll(struct loop *loop, int timeout_ms);
 /* Makes loop_run() return; any thread, and async-signal-safe. */
 void loop_quit(struct loop *loop);
 bool loop_is_current(const struct loop *loop);
+/* Whether any thread has run it yet. */
+bool loop_has_thread(const struct loop *loop);
 
 /* Calls fn(opaque, events) on the loop's thread whenever `fd` (not owned) is ready for `events` (EPOLLIN, EPOLLOUT, …). */
 struct loop_fd *loop_add_fd(struct loop *loop, int fd, uint32_t events, void (*fn)(void *opaque, uint32_t events),

@@ -41,6 +41,7 @@ struct disk_queue {
     struct work *spare, *done, **done_tail;
     bool posted;
     _Atomic unsigned entering;
+    unsigned drains; /* that ended on the loop's thread */
     unsigned busy; /* works of whole requests that have not completed */
     struct blk_req *held, **held_tail, *slow, **slow_tail; /* behind the gate; behind the limits: by priv[0] */
     struct timer timer;
@@ -493,13 +494,38 @@ void disk_queue_drain(struct blk_queue *bq)
     }
 }
 
+static void drained_here(void *opaque)
+{
+    struct disk_queue *q = opaque;
+    disk_queue_drain(&q->q);
+    pthread_mutex_lock(&q->lock);
+    q->drains++;
+    pthread_cond_broadcast(&q->changed);
+    pthread_mutex_unlock(&q->lock);
+}
+
+/*
+ * The device may go on submitting (to the list behind the gate), so completions stay on the queue's own thread; unless that is
+ * ours, or has never run.
+ */
 void disk_queues_close_gate(struct disk *d)
 {
     pthread_mutex_lock(&d->lock);
     for (struct disk_queue *q = d->queues; q; q = q->next) {
+        if (!loop_has_thread(q->q.loop) || loop_is_current(q->q.loop)) {
+            disk_queue_drain(&q->q);
+            continue;
+        }
         while (atomic_load(&q->entering))
             sched_yield();
-        disk_queue_drain(&q->q);
+        pthread_mutex_lock(&q->lock);
+        unsigned before = q->drains;
+        pthread_mutex_unlock(&q->lock);
+        loop_post(q->q.loop, drained_here, q);
+        pthread_mutex_lock(&q->lock);
+        while (q->drains == before)
+            pthread_cond_wait(&q->changed, &q->lock);
+        pthread_mutex_unlock(&q->lock);
     }
     pthread_mutex_unlock(&d->lock);
 }
