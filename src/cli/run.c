@@ -90,6 +90,8 @@ static int set_disk(struct run *r, const char *value)
             k->cache = n;
         else if (!strcmp(key, "readonly") && valid_switch(v, &k->readonly))
             ;
+        else if (!strcmp(key, "bus") && v && ((n = domain_bus_find(v)) == DOMAIN_BUS_VIRTIO || n == DOMAIN_BUS_SATA))
+            k->bus = n;
         else if (!strcmp(key, "boot_order") && v && !cli_parse_number(v, 1, 65535, &k->boot_order))
             ;
         else if (!strcmp(key, "iothread") && v && !cli_parse_number(v, 0, 64, &k->iothread))
@@ -284,6 +286,15 @@ static int set_share(struct run *r, const char *value)
     return 0;
 }
 
+static int set_cdrom(struct run *r, const char *value)
+{
+    struct domain_disk *k = DOMAIN_ADD(r->d, disks);
+    k->device = DOMAIN_DISK_CDROM;
+    k->bus = DOMAIN_BUS_SATA;
+    k->readonly = true;
+    return set_path(&k->source, value);
+}
+
 /* hd, cdrom, network and fd in the order they are tried; uefi or bios; menu[=on|off], nvram=FILE, loader=FILE */
 static int set_boot(struct run *r, const char *value)
 {
@@ -422,6 +433,7 @@ const struct cli_option cli_run_options[] = {
     {"serial", CLI_WORDS, "WHERE", "add a serial port: stdio, file=FILE, unix=FILE, pty, null, none (default: stdio)",
      "stdio file= unix= pty null none", true},
     {"share", CLI_DIR, "DIR[,tag=T][,readonly]", "share a directory with the guest (9p)", NULL, true},
+    {"cdrom", CLI_FILE, "FILE", "add a CD drive with this image", NULL, true},
     {"boot", CLI_WORDS, "WHAT[,WHAT]...", "boot order and firmware: hd, cdrom, network, uefi, bios, menu, …",
      "hd cdrom network uefi bios menu nvram= loader="},
     {"graphics", CLI_WORDS, "vnc[,KEY=VALUE]...|none", "show the screen by VNC (default: none)", "vnc none"},
@@ -440,7 +452,7 @@ const struct cli_option cli_run_options[] = {
 
 const char *const cli_run_notes[] = {
     "Keys of --disk: format=raw, readonly=on, cache=none|writethrough|writeback|directsync|unsafe,",
-    "  serial=TEXT, iothread=N, boot_order=N. Keys of --net: mac=MAC, queues=N, forward=tcp|udp:HOSTPORT:GUESTPORT.",
+    "  serial=TEXT, iothread=N, bus=virtio|sata, boot_order=N. Keys of --net: mac=MAC, queues=N, forward=tcp|udp:HOSTPORT:GUESTPORT.",
     "  A comma inside a value is written twice.",
     "On a terminal, Ctrl-A x ends the guest and Ctrl-A ? shows the other keys.",
     "Exit status: 0 the guest powered off, 1 error, 2 wrong usage, 3 guest panic, 4 triple fault.",
@@ -465,6 +477,7 @@ static const struct {
     {set_cpu},
     {set_serial, true},
     {set_share},
+    {set_cdrom},
     {set_boot},
     {set_graphics},
     {set_video},
@@ -555,7 +568,8 @@ static int check_host(const struct domain *d, struct err *err)
     if (d->os.initrd && (c = check_file("initrd", d->os.initrd, R_OK, false, err)))
         return c;
     for (unsigned i = 0; i < d->n_disks; i++)
-        if ((c = check_file("disk", d->disks[i].source, d->disks[i].readonly ? R_OK : R_OK | W_OK, true, err)))
+        if (d->disks[i].source &&
+            (c = check_file("disk", d->disks[i].source, d->disks[i].readonly ? R_OK : R_OK | W_OK, true, err)))
             return c;
     for (unsigned i = 0; i < d->n_filesystems; i++) {
         struct stat st;

@@ -1,4 +1,5 @@
-/* Accesses come from vCPU threads; one lock. What is programmed goes to the file at once: guests reboot without a word. */
+/* Accesses come from vCPU threads; one lock. What is programmed goes to the file at once: guests reboot without a word.
+ */
 #include "dev/pflash.h"
 
 #include <errno.h>
@@ -69,9 +70,44 @@ static uint8_t cfi(const struct pflash *p, uint32_t off)
 {
     uint32_t blocks = p->size / PFLASH_BLOCK - 1;
     const uint8_t table[] = {
-        [0x00] = 'Q', 'R', 'Y', 1, 0, 0x31, 0, 0, 0, 0, 0, 0x45, 0x55, 0, 0, 7, 7, 10, 0, 4, 4, 4, 0,
-        [0x17] = (uint8_t)(31 - __builtin_clz(p->size)), 0, 0, 6, 0, 1, (uint8_t)blocks, (uint8_t)(blocks >> 8),
-        (uint8_t)(PFLASH_BLOCK >> 8), (uint8_t)(PFLASH_BLOCK >> 16), [0x21] = 'P', 'R', 'I', '1', '0',
+        [0x00] = 'Q',
+        'R',
+        'Y',
+        1,
+        0,
+        0x31,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0x45,
+        0x55,
+        0,
+        0,
+        7,
+        7,
+        10,
+        0,
+        4,
+        4,
+        4,
+        0,
+        [0x17] = (uint8_t)(31 - __builtin_clz(p->size)),
+        0,
+        0,
+        6,
+        0,
+        1,
+        (uint8_t)blocks,
+        (uint8_t)(blocks >> 8),
+        (uint8_t)(PFLASH_BLOCK >> 8),
+        (uint8_t)(PFLASH_BLOCK >> 16),
+        [0x21] = 'P',
+        'R',
+        'I',
+        '1',
+        '0',
     };
     return off >= 0x10 && off - 0x10 < sizeof table ? table[off - 0x10] : 0;
 }
@@ -224,8 +260,10 @@ static int pflash_post_load(void *obj, uint32_t version, struct err *err)
 }
 
 static const struct state_field pflash_fields[] = {
-    STATE_U(struct pflash, mode),   STATE_U(struct pflash, status), STATE_U(struct pflash, count),  STATE_U(struct pflash, filled),
-    STATE_ARRAY(struct pflash, at), STATE_RAW(struct pflash, buffer), STATE_RAW(struct pflash, data), STATE_END,
+    STATE_U(struct pflash, mode),   STATE_U(struct pflash, status),
+    STATE_U(struct pflash, count),  STATE_U(struct pflash, filled),
+    STATE_ARRAY(struct pflash, at), STATE_RAW(struct pflash, buffer),
+    STATE_RAW(struct pflash, data), STATE_END,
 };
 static const struct state_desc pflash_state = {"pflash", 1, 1, pflash_fields, NULL, pflash_post_load};
 

@@ -1,6 +1,7 @@
 /* Every kind of device Lodge has. Adding a device is: its file, one line here, a test script, a fuzz target. */
 #include "dev/device.h"
 #include "dev/acpi_pm.h"
+#include "dev/ahci.h"
 #include "dev/debugcon.h"
 #include "dev/debugexit.h"
 #include "dev/fw_cfg.h"
@@ -29,6 +30,7 @@
 
 const struct device_type *const device_types[] = {
     &acpi_pm_type,
+    &ahci_type,
     &debugcon_type,
     &debugexit_type,
     &fw_cfg_type,

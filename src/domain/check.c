@@ -132,14 +132,17 @@ static int check_disk(const struct check *c, const struct domain_disk *k)
     snprintf(what, sizeof what, "disk '%.40s'", k->target);
     if (k->type == DOMAIN_DISK_OTHER)
         return bad(c, k->line, "%s: type '%.40s' is not supported, only file and block", what, k->type_name);
-    if (k->bus != DOMAIN_BUS_VIRTIO)
-        return bad(c, k->line, "%s: bus '%s' is not supported, only virtio", what, domain_bus_name(k->bus));
+    if (k->bus != DOMAIN_BUS_VIRTIO && k->bus != DOMAIN_BUS_SATA)
+        return bad(c, k->line, "%s: bus '%s' is not supported, only virtio and sata", what, domain_bus_name(k->bus));
+    if (k->bus == DOMAIN_BUS_SATA && d->os.board == DOMAIN_BOARD_MICRO)
+        return bad(c, k->line, "%s: the micro board has no SATA controller, only virtio", what);
     if (k->device != DOMAIN_DISK_DISK && k->device != DOMAIN_DISK_CDROM)
         return bad(c, k->line, "%s: device '%s' is not supported, only disk and cdrom", what,
                    domain_disk_device_name(k->device));
-    if (!k->source)
+    bool drive = k->device == DOMAIN_DISK_CDROM && k->bus == DOMAIN_BUS_SATA;
+    if (!k->source && !drive)
         return bad(c, k->line, "%s has no <source>", what);
-    int r = check_path(c, k->line, what, k->source);
+    int r = k->source ? check_path(c, k->line, what, k->source) : 0;
     if (r)
         return r;
     if (k->iothread > d->iothreads)

@@ -108,6 +108,8 @@ static void default_disk(struct domain *d, struct domain_disk *k)
 {
     set_default(&k->type_name, k->type == DOMAIN_DISK_BLOCK ? "block" : "file");
     set_default(&k->format, "raw");
+    if (!k->target && k->bus == DOMAIN_BUS_NONE && k->device == DOMAIN_DISK_CDROM && d->os.board == DOMAIN_BOARD_Q35)
+        k->bus = DOMAIN_BUS_SATA;
     if (!k->target) {
         for (unsigned i = 0; !k->target; i++) {
             autofree char *name = disk_name(k->bus == DOMAIN_BUS_NONE || k->bus == DOMAIN_BUS_VIRTIO ? "vd" : "sd", i);

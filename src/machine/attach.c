@@ -94,7 +94,7 @@ int attach_chardev(struct vm *vm, const struct domain_chardev *c, struct chardev
     return 0;
 }
 
-static int attach_disk(struct vm *vm, const struct domain_disk *k, struct err *err)
+int attach_open(const struct domain_disk *k, struct blk **ret, struct err *err)
 {
     struct blk_options opt = {
         .path = k->source,
@@ -106,8 +106,21 @@ static int attach_disk(struct vm *vm, const struct domain_disk *k, struct err *e
         .no_discard = k->discard_unmap == DOMAIN_OFF,
         .share = k->shareable,
     };
+    return blk_open(&opt, ret, err);
+}
+
+void attach_note_blk(struct vm *vm, struct blk *blk, const struct domain_disk *k)
+{
+    if (!vm->blks)
+        vm->blks = xcalloc(vm->domain->n_disks, sizeof *vm->blks);
+    vm->n_blks = vm->domain->n_disks;
+    vm->blks[k - vm->domain->disks] = blk;
+}
+
+static int attach_disk(struct vm *vm, const struct domain_disk *k, struct err *err)
+{
     struct blk *blk;
-    int code = blk_open(&opt, &blk, err);
+    int code = attach_open(k, &blk, err);
     if (code < 0)
         return code;
     struct virtio_blk_config cfg = {
@@ -124,10 +137,7 @@ static int attach_disk(struct vm *vm, const struct domain_disk *k, struct err *e
         blk_close(blk);
         return code;
     }
-    vm->blks = realloc(vm->blks, (vm->n_blks + 1) * sizeof(*vm->blks));
-    if (!vm->blks)
-        abort();
-    vm->blks[vm->n_blks++] = blk;
+    attach_note_blk(vm, blk, k);
     int devfn = -1;
     if ((code = plug_at(vm, vdev, &devfn, err)) < 0 || devfn < 0)
         return code;
@@ -294,8 +304,10 @@ int attach_all(struct vm *vm, struct err *err)
     const struct domain *d = vm->domain;
     int code = 0;
     for (unsigned i = 0; i < d->n_disks && !code; i++)
-        if ((code = attach_disk(vm, &d->disks[i], err)) < 0)
+        if (d->disks[i].bus == DOMAIN_BUS_VIRTIO && (code = attach_disk(vm, &d->disks[i], err)) < 0)
             err_prefix(err, "disk '%s'", d->disks[i].target);
+    if (!code && vm->pci)
+        code = sata_attach(vm, err);
     for (unsigned i = 0; i < d->n_interfaces && !code; i++)
         if ((code = attach_interface(vm, &d->interfaces[i], i, err)) < 0)
             err_prefix(err, "network interface %u", i);

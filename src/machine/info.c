@@ -49,8 +49,10 @@ int vm_vcpu_state(struct vm *vm, unsigned cpu, struct cpu_state *s, struct err *
 unsigned vm_disks(const struct vm *vm, struct vm_disk *ret, unsigned max)
 {
     unsigned n = 0;
-    for (; n < vm->n_blks && n < max; n++)
-        ret[n] = (struct vm_disk){&vm->domain->disks[n], vm->blks[n]->driver, vm->blks[n]->size, vm->blks[n]->read_only};
+    for (unsigned i = 0; i < vm->n_blks && n < max; i++) {
+        const struct blk *blk = vm->blks[i];
+        ret[n++] = (struct vm_disk){&vm->domain->disks[i], blk ? blk->driver : "raw", blk ? blk->size : 0, !blk || blk->read_only};
+    }
     return n;
 }
 

@@ -124,8 +124,10 @@ struct vm {
 
     struct chardev **chardevs;
     unsigned n_chardevs;
-    struct blk **blks;
+    struct blk **blks; /* by the number of the domain's disk; NULL: no medium */
     unsigned n_blks;
+    struct pci_dev *sata; /* NULL: no SATA disks */
+    const struct domain_disk *sata_disk[6];
     struct io_thread *io;
     unsigned n_io;
 
@@ -181,6 +183,10 @@ int attach_chardev(struct vm *vm, const struct domain_chardev *c, struct chardev
 /* Interrupt line of a virtio-mmio device. */
 unsigned attach_mmio_gsi(unsigned slot);
 void attach_free(struct vm *vm);
+int attach_open(const struct domain_disk *k, struct blk **ret, struct err *err);
+void attach_note_blk(struct vm *vm, struct blk *blk, const struct domain_disk *k);
+/* sata.c */
+int sata_attach(struct vm *vm, struct err *err);
 
 /* bootorder.c. Takes `path`. */
 void boot_entry_add(struct vm *vm, enum boot_kind kind, unsigned order, char *path);

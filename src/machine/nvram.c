@@ -1,6 +1,6 @@
 /*
- * UEFI's two pieces: which template of variables belongs to which code, and the guest's own copy in a file, which is made
- * when it is not there.
+ * UEFI's two pieces: which template of variables belongs to which code, and the guest's own copy in a file, which is
+ * made when it is not there.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -42,7 +42,9 @@ static int find_template(const struct domain *d, const char **ret, struct err *e
         if (strcmp(images[i].code, code))
             continue;
         if (images[i].smm)
-            return err_set(err, -ENOTSUP, "firmware %s: Secure Boot's build needs system management mode, which this machine has not; %s does not",
+            return err_set(err, -ENOTSUP,
+                           "firmware %s: Secure Boot's build needs system management mode, which this machine has not; "
+                           "%s does not",
                            code, CODE_DEFAULT);
         *ret = images[i].vars;
     }
@@ -54,7 +56,8 @@ static int find_template(const struct domain *d, const char **ret, struct err *e
 }
 
 /* The guest's file, as big as the template; *ret_fd -1 where it has none. */
-static int open_copy(const char *path, const char *template, uint8_t **data, uint64_t *size, int *ret_fd, struct err *err)
+static int open_copy(const char *path, const char *template, uint8_t **data, uint64_t *size, int *ret_fd,
+                     struct err *err)
 {
     autofd int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     int code;

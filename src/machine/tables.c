@@ -220,7 +220,8 @@ static int add_vgabios(struct vm *vm, struct err *err)
 
 /* ---- a kernel for the firmware to start ---- */
 
-static int add_part(struct vm *vm, uint16_t size_key, uint16_t data_key, const uint8_t *data, uint64_t len, struct err *err)
+static int add_part(struct vm *vm, uint16_t size_key, uint16_t data_key, const uint8_t *data, uint64_t len,
+                    struct err *err)
 {
     int code = fw_cfg_add_u32(vm->fw_cfg, size_key, (uint32_t)len, err);
     return code < 0 ? code : fw_cfg_add(vm->fw_cfg, data_key, data, len, err);

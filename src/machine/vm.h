@@ -55,6 +55,8 @@ struct vm_owner {
     void (*ended)(void *opaque, enum vm_end end, const char *why);
     /* A vCPU has met what vm_debug_resume() was told to look for; the machine is paused. NULL: nobody debugs. */
     void (*debug)(void *opaque, unsigned cpu, const struct vcpu_hit *hit);
+    /* The guest has opened or closed a drive's tray. NULL: nobody wants to know. */
+    void (*tray)(void *opaque, const char *target, bool open);
 };
 
 /*
@@ -107,6 +109,8 @@ enum vm_debug_how { VM_DEBUG_RUN, VM_DEBUG_STEP, VM_DEBUG_HOLD };
 int vm_debug_resume(struct vm *vm, const enum vm_debug_how *how, struct err *err);
 /* Writes a picture of the screen. -ENODEV. */
 int vm_screendump(struct vm *vm, const char *path, bool ppm, struct err *err);
+/* Another medium in a CD drive; `path` NULL: none. -EBUSY where the guest has locked it and `force` is not given, -ENODEV. */
+int vm_change_medium(struct vm *vm, const char *target, const char *path, bool force, struct err *err);
 /* Keys and pointer. */
 struct ui_input *vm_input(struct vm *vm);
 /* NULL: no screen. */

@@ -121,7 +121,7 @@ static unsigned op_disks(void *opaque, struct monitor_disk *disks, unsigned max)
                                          .size = open[i].size};
         snprintf(disks[i].device, sizeof disks[i].device, "%s", k->target);
         snprintf(disks[i].qdev, sizeof disks[i].qdev, "/machine/%s", k->target);
-        snprintf(disks[i].file, sizeof disks[i].file, "%s", k->source);
+        snprintf(disks[i].file, sizeof disks[i].file, "%s", k->source ? k->source : "");
         snprintf(disks[i].format, sizeof disks[i].format, "%s", open[i].format);
     }
     return n;

@@ -8,7 +8,7 @@
 
 const struct env_kind *const env_kinds[] = {
     &kind_pic,      &kind_pit, &kind_ioapic, &kind_lapic,  &kind_uart,  &kind_pc,  &kind_acpi,
-    &kind_isaports, &kind_rtc, &kind_hpet,   &kind_fw_cfg, &kind_i8042, &kind_vga, &kind_pflash, NULL,
+    &kind_isaports, &kind_rtc, &kind_hpet,   &kind_fw_cfg, &kind_i8042, &kind_vga, &kind_pflash, &kind_ahci, NULL,
 };
 
 uint64_t env_number(const char *s)

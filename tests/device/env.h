@@ -99,6 +99,6 @@ int env_load(struct env *env, const void *data, size_t len, struct err *err);
 uint64_t env_number(const char *s);
 
 extern const struct env_kind kind_pic, kind_pit, kind_ioapic, kind_lapic, kind_uart, kind_pc, kind_acpi, kind_isaports;
-extern const struct env_kind kind_rtc, kind_hpet, kind_fw_cfg, kind_i8042, kind_vga, kind_pflash;
+extern const struct env_kind kind_rtc, kind_hpet, kind_fw_cfg, kind_i8042, kind_vga, kind_pflash, kind_ahci;
 
 #endif

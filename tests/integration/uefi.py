@@ -9,6 +9,7 @@ with tempfile.TemporaryDirectory() as d:
     args = ['--engine', 'soft', '--memory', '512M', '--boot', 'uefi,nvram=' + nvram]
     for start in range(2):
         r = boot('ls -d /sys/firmware/efi; dmesg | grep -c "ACPI: DSDT"; grep -c LOC /proc/interrupts', args)
+        r = Result(r.status, re.sub(r'\x1b\[[0-9;?=]*[A-Za-z]', '', r.console), r.stderr) # the firmware's screen
         expect_output(r, r'^/sys/firmware/efi$', r'^1\n1$')
         kept = open(nvram, 'rb').read()
         template = open('/usr/share/OVMF/OVMF_VARS_4M.fd', 'rb').read()
