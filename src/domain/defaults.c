@@ -163,6 +163,7 @@ static void default_chardev(struct domain_chardev *c)
 {
     if (c->type != DOMAIN_CHARDEV_OTHER)
         set_default(&c->type_name, domain_chardev_name(c->type));
+    c->has_mode |= c->type == DOMAIN_CHARDEV_UNIX;
 }
 
 /* The first <console> of type serial and the first <serial> are one port; either may be left out. */

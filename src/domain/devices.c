@@ -170,6 +170,7 @@ static void parse_chardev(struct reader *r, struct xml_node *n, struct domain_ch
         c->append = reader_attr_switch(r, source, "append") == DOMAIN_ON;
     } else if (c->type == DOMAIN_CHARDEV_UNIX) {
         const char *mode = reader_attr(source, "mode");
+        c->has_mode = mode;
         c->connect = mode && !strcmp(mode, "connect");
         if (mode && !c->connect && strcmp(mode, "bind"))
             reader_fail(r, source, "<source mode>: '%.40s' is neither bind nor connect", mode);

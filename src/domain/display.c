@@ -34,13 +34,21 @@ void domain_parse_graphics(struct reader *r, struct xml_node *n, struct domain *
     reader_attr_str(n, "passwd", &g->passwd);
     reader_attr_str(n, "sharePolicy", &g->share_policy);
     reader_attr_str(n, "keymap", &g->keymap);
-    struct xml_node *listen = reader_child(n, "listen");
-    const char *type = reader_attr(listen, "type"), *address = reader_attr(listen, "address");
-    const char *socket = reader_attr(listen, "socket");
-    if (type && !strcmp(type, "address") && address && !g->listen)
-        domain_set(&g->listen, address);
-    if (type && !strcmp(type, "socket") && socket && !g->socket)
-        domain_set(&g->socket, socket);
+    g->as_attr = g->listen || g->socket;
+    struct xml_node *listen = xml_child(n, "listen");
+    const char *type = listen ? xml_attr_get(listen, "type") : NULL;
+    const char *address = listen ? xml_attr_get(listen, "address") : NULL;
+    const char *socket = listen ? xml_attr_get(listen, "socket") : NULL;
+    /* Other kinds, and an address that contradicts the attribute, are kept as they stand. */
+    if (type && !strcmp(type, "address") && address && !g->socket && (!g->listen || !strcmp(g->listen, address))) {
+        reader_attr_str(reader_child(n, "listen"), "address", &g->listen);
+        g->as_child = true;
+    } else if (type && !strcmp(type, "socket") && socket && !g->listen && (!g->socket || !strcmp(g->socket, socket))) {
+        reader_attr_str(reader_child(n, "listen"), "socket", &g->socket);
+        g->as_child = true;
+    }
+    if (g->as_child)
+        reader_attr(listen, "type");
     reader_keep(r, n, &g->unknown, "", NULL);
 }
 
@@ -80,8 +88,10 @@ void domain_display_defaults(struct domain *d)
             g->port = -1;
         if (!g->socket && g->autoport == DOMAIN_DEFAULT)
             g->autoport = g->port == -1 ? DOMAIN_ON : DOMAIN_OFF;
-        if (!g->socket && !g->listen)
+        if (!g->socket && !g->listen) {
             domain_set(&g->listen, "127.0.0.1");
+            g->as_attr = g->as_child = true;
+        }
     }
     if (d->n_graphics && !d->n_videos)
         DOMAIN_ADD(d, videos)->line = 0;
@@ -170,11 +180,13 @@ void domain_format_display(struct xml_node *devices, const struct domain *d)
             put_port(n, "port", g->port);
         put_yes_no(n, "autoport", g->autoport);
         put_port(n, "websocket", g->websocket);
-        xml_attr_set(n, "listen", g->listen);
+        bool as_attr = g->as_attr || !g->as_child;
+        xml_attr_set(n, "listen", as_attr ? g->listen : NULL);
+        xml_attr_set(n, "socket", g->as_attr ? g->socket : NULL);
         xml_attr_set(n, "keymap", g->keymap);
         xml_attr_set(n, "passwd", g->passwd);
         xml_attr_set(n, "sharePolicy", g->share_policy);
-        if (g->listen || g->socket) {
+        if ((g->listen || g->socket) && (g->as_child || !g->as_attr)) {
             listen = xml_node_new(n, "listen", NULL);
             xml_attr_set(listen, "type", g->socket ? "socket" : "address");
             xml_attr_set(listen, g->socket ? "socket" : "address", g->socket ? g->socket : g->listen);

@@ -206,6 +206,7 @@ struct domain_chardev {
     char *path;   /* of a pty: what a running guest has got */
     bool append;
     bool connect; /* unix: connect instead of listen */
+    bool has_mode; /* unix: the document says which */
 };
 
 enum domain_console_target { DOMAIN_CONSOLE_SERIAL, DOMAIN_CONSOLE_VIRTIO, DOMAIN_CONSOLE_OTHER };
@@ -278,6 +279,7 @@ struct domain_graphics {
     enum domain_tristate autoport;
     char *listen; /* address */
     char *socket; /* path, instead of a port */
+    bool as_attr, as_child; /* how either is written: as attributes, as <listen> */
     char *passwd;
     char *share_policy; /* allow-exclusive, force-shared, ignore */
     char *keymap;

@@ -156,7 +156,7 @@ static void put_cpu(struct xml_node *root, const struct domain_cpu *cpu)
     xml_attr_set(n, "match", cpu->match);
     xml_attr_set(n, "check", cpu->check);
     xml_attr_set(n, "migratable", cpu->migratable);
-    if (cpu->model)
+    if (cpu->model || cpu->fallback)
         xml_attr_set(xml_node_new(n, "model", cpu->model), "fallback", cpu->fallback);
     if (cpu->sockets || cpu->dies || cpu->cores || cpu->threads) {
         struct xml_node *t = xml_node_new(n, "topology", NULL);
@@ -306,9 +306,8 @@ static struct xml_node *put_chardev(struct xml_node *devices, const char *name, 
     struct xml_node *n = xml_node_new(devices, name, NULL);
     xml_attr_set(n, "type", c->type_name ? c->type_name : domain_chardev_name(c->type));
     if (c->type == DOMAIN_CHARDEV_UNIX) {
-        struct xml_node *source = xml_node_new(n, "source", NULL);
-        xml_attr_set(source, "mode", c->connect ? "connect" : "bind");
-        xml_attr_set(source, "path", c->path);
+        const char *mode = c->connect ? "connect" : c->has_mode ? "bind" : NULL;
+        put_attrs(n, "source", "mode", mode, "path", c->path);
     } else if (c->type == DOMAIN_CHARDEV_FILE) {
         put_attrs(n, "source", "path", c->path, "append", c->append ? "on" : NULL);
     } else if (c->type == DOMAIN_CHARDEV_PTY) {

@@ -163,9 +163,12 @@ static int place_among(const struct xml_node *n)
     return place;
 }
 
-/* An element that may stand once was understood; a second one would take its place when the document is written. */
+/* An element that may stand once was understood; a second one would take its place when the document is written. Not so
+ * devices: there a kind may be understood in part. */
 static void refuse_second(struct reader *r, const struct xml_node *n)
 {
+    if (!strcmp(n->parent->name, "devices") || !strcmp(n->parent->name, "graphics"))
+        return;
     for (const struct xml_node *c = n->parent->first; c != n; c = c->next)
         if (c->used && !strcmp(c->name, n->name))
             reader_fail(r, n, "<%.40s> is there twice", n->name);
