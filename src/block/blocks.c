@@ -9,7 +9,7 @@
 #include "base/fd.h"
 #include "base/iov.h"
 
-enum { PIECES = 64 };
+enum { PIECES = 64, STATUS_BLOCKS = 1 << 16 };
 
 void blk_blocks_init(struct blocks *b, uint32_t size)
 {
@@ -266,7 +266,7 @@ int blocks_block_status(struct blk_node *n, uint64_t offset, uint64_t len, bool 
     int code = look(n, index, &at);
     uint64_t got = MIN(len, b->size - in_block);
     /* As far as the following blocks say the same. */
-    for (uint64_t i = index + 1; code == 0 && got < len; i++) {
+    for (uint64_t i = index + 1; code == 0 && got < len && i - index < STATUS_BLOCKS; i++) {
         if (look(n, i, &next) < 0 || next.kind != at.kind || next.file != at.file ||
             (at.kind == BLOCK_DATA && next.host != at.host + (i - index) * b->size))
             break;

@@ -102,6 +102,8 @@ static int parallels_open(struct blk_node *n, struct blk_opts *opts, struct err 
         return err_set(err, -EINVAL, "Invalid image: cluster size of %llu bytes", (unsigned long long)cluster);
     if (sectors > INT64_MAX / 512)
         return err_set(err, -EINVAL, "Invalid image: %llu sectors", (unsigned long long)sectors);
+    if (sectors * 512 > p->entries * cluster)
+        return err_set(err, -EINVAL, "Catalog too small: %u entries for %llu sectors", p->entries, (unsigned long long)sectors);
     if (le64_get(h + H_EXT) && !n->read_only)
         return err_set(err, -ENOTSUP, "%s: images with extensions (dirty bitmaps) can only be read", n->filename);
     p->unit = newer ? cluster : 512;

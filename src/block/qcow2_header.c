@@ -474,10 +474,11 @@ void qcow2_close(struct blk_node *n)
     if (s->writable && !s->corrupt && s->l1) {
         int code = qcow2_bitmaps_store(s);
         pthread_mutex_lock(&s->meta);
-        if (code == 0)
+        for (unsigned i = 0; i < 8 && code == 0; i++) { /* what one round sets free makes the next one */
             code = qcow2_writeback_m(s);
-        if (code == 0)
-            code = qcow2_writeback_m(s); /* the refcounts of what the first round set free */
+            if (!s->dirty_tables && !s->frees.n && !s->have_grace && !s->l1_is_dirty && !s->rt_is_dirty)
+                break;
+        }
         if (code == 0)
             code = qcow2_barrier(s);
         pthread_mutex_unlock(&s->meta);
