@@ -187,6 +187,8 @@ struct jit_code {
     } link[2];
     uint32_t next; /* in the same page */
     uint64_t page; /* of RAM */
+    uint64_t page2; /* the next one when its instruction reaches there, else the same */
+    uint32_t next2; /* in that one */
     int32_t off;
     bool stale;
     uint8_t kept[3][5]; /* what stood at the entries */
@@ -232,6 +234,8 @@ int jit_init(struct soft_cpu *c, struct err *err);
 void jit_free(struct soft_cpu *c); /* NULL-safe */
 /* Forgets all translations: the blocks they are of go away. */
 void jit_flush(struct soft_cpu *c);
+/* Writes a piece of code that goes to `off` in the page by the jump cache, with flags in cc (`saved`) or in the host's. jit_thunks.c */
+void jit_emit_indirect(struct soft_cpu *c, struct emit *e, int32_t off, bool saved);
 void jit_thunks_emit(struct soft_cpu *c);
 /* Makes the keys of the jump cache fit the mappings and mode of now. */
 void jit_key_select(struct soft_cpu *c);

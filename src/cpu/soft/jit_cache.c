@@ -85,7 +85,7 @@ void jit_flush(struct soft_cpu *c)
     if (!s || s->n_code == 1)
         return;
     for (uint32_t k = 1; k < s->n_code; k++)
-        s->page_code[s->code[k].page] = 0;
+        s->page_code[s->code[k].page] = s->page_code[s->code[k].page2] = 0;
     s->n_code = 1;
     s->n_x87 = 0;
     s->used = s->first;
@@ -139,8 +139,11 @@ void jit_revived(struct soft_cpu *c, struct soft_block *b)
 
 static void drop_page(struct soft_jit *s, uint64_t page)
 {
-    for (uint32_t id = s->page_code[page]; id; id = s->code[id].next)
-        divert(s, &s->code[id]);
+    for (uint32_t id = s->page_code[page]; id;) {
+        struct jit_code *k = &s->code[id];
+        divert(s, k);
+        id = k->page == page ? k->next : k->next2;
+    }
     s->drops++;
 }
 
@@ -251,43 +254,62 @@ void jit_key_select(struct soft_cpu *c)
     s->key_global = c->mmu->global_epoch;
     c->jit.key = (uint64_t)first << 48;
     c->jit.key2 = (uint64_t)local << 48;
-    c->jit.spread = first * 0x9e3779b1u >> 8;
-    c->jit.spread2 = local * 0x9e3779b1u >> 8;
+    c->jit.spread = first * 0x85ebca6bu;
+    c->jit.spread2 = local * 0x85ebca6bu;
 }
 
 static struct jit_jump *jump_entry(struct soft_cpu *c, uint64_t lin, bool local)
 {
-    return &c->jit.jump[(lin ^ lin >> 12 ^ (local ? c->jit.spread2 : c->jit.spread)) & (JIT_JUMPS - 1)];
+    uint32_t h = (uint32_t)lin * JIT_JUMP_FACTOR ^ (local ? c->jit.spread2 : c->jit.spread);
+    return &c->jit.jump[h >> JIT_JUMP_SHIFT];
+}
+
+/* The other way of the pair. */
+static struct jit_jump *jump_other(struct soft_cpu *c, struct jit_jump *j)
+{
+    return &c->jit.jump[(j - c->jit.jump) ^ 1];
 }
 
 uint64_t jit_jump_find(struct soft_cpu *c, uint64_t lin)
 {
-    const struct jit_jump *j = jump_entry(c, lin, false);
-    if (j->key == (lin ^ c->jit.key))
-        return j->host;
-    j = jump_entry(c, lin, true);
-    return j->key == (lin ^ c->jit.key2) ? j->host : 0;
+    for (unsigned local = 0; local < 2; local++) {
+        uint64_t key = lin ^ (local ? c->jit.key2 : c->jit.key);
+        struct jit_jump *j = jump_entry(c, lin, local);
+        if (j->key == key)
+            return j->host;
+        j = jump_other(c, j);
+        if (j->key == key)
+            return j->host;
+    }
+    return 0;
 }
 
 void jit_jump_put(struct soft_cpu *c, uint64_t lin, const struct jit_code *to)
 {
-    bool local = c->jit.key == c->jit.key2 || !mmu_fetched_global(c, lin);
-    *jump_entry(c, lin, local) = (struct jit_jump){lin ^ (local ? c->jit.key2 : c->jit.key),
-                                                   (uintptr_t)c->jit_cache->rx + to->saved_at};
+    bool local = c->jit.key == c->jit.key2 || !mmu_fetched_global(c, lin) ||
+                 (to->b->cross && !mmu_fetched_global(c, (lin | (PAGE_SIZE - 1)) + 1));
+    struct jit_jump *j = jump_entry(c, lin, local), new = {lin ^ (local ? c->jit.key2 : c->jit.key),
+                                                           (uintptr_t)c->jit_cache->rx + to->saved_at};
+    if (j->key != new.key)
+        *jump_other(c, j) = *j;
+    *j = new;
 }
 
 void jit_jump_drop(struct soft_cpu *c, uint64_t lin)
 {
-    jump_entry(c, lin, false)->key = 0;
-    jump_entry(c, lin, true)->key = 0;
+    for (unsigned local = 0; local < 2; local++) {
+        struct jit_jump *j = jump_entry(c, lin, local);
+        j->key = 0;
+        jump_other(c, j)->key = 0;
+    }
 }
 
 bool jit_translate(struct soft_cpu *c, struct soft_block *b)
 {
     struct soft_jit *s = c->jit_cache;
     struct mem *m = c->vcpu.engine->cfg.mem;
-    const struct mem_range *r = mem_find(m, b->gpa);
-    if (b->cross || b->once || b->broken || !(b->mode & MODE_CS64) || !r || r->rom) {
+    const struct mem_range *r = mem_find(m, b->gpa), *r2 = b->cross ? mem_find(m, b->gpa2) : r;
+    if (b->once || b->broken || !(b->mode & MODE_CS64) || !r || r->rom || !r2 || r2->rom) {
         b->no_jit = true;
         return false;
     }
@@ -298,13 +320,20 @@ bool jit_translate(struct soft_cpu *c, struct soft_block *b)
     memset(k, 0, sizeof *k);
     k->b = b;
     k->off = b->gpa & (PAGE_SIZE - 1);
-    k->page = mem_page_index(m, r->host + (b->gpa - r->base));
+    k->page = k->page2 = mem_page_index(m, r->host + (b->gpa - r->base));
+    if (b->cross)
+        k->page2 = mem_page_index(m, r2->host + (b->gpa2 - r2->base));
     uint8_t *end = jit_emit_block(c, b, id, s->rw + s->used, s->rx + s->used, k);
     if (c->soft->perf_map >= 0)
         jit_perf_map_add(c, s->rx + s->used, (size_t)(end - s->rw) - s->used, c->rip);
     s->used = ALIGN_UP((size_t)(end - s->rw), 16);
     k->next = s->page_code[k->page];
     atomic_store(&s->page_code[k->page], id);
+    if (k->page2 != k->page) {
+        k->next2 = s->page_code[k->page2];
+        atomic_store(&s->page_code[k->page2], id);
+    }
+    divert(s, k); /* if it was written meanwhile: nobody will have told */
     b->jit = id;
     b->jit_generation = s->generation;
     s->translated++;

@@ -9,8 +9,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define JIT_JUMP_BITS 13
+#define JIT_JUMP_BITS 14
 #define JIT_JUMPS (1u << JIT_JUMP_BITS)
+/* Index: (address * factor ^ spread) >> shift; the other one of its pair is the second way. */
+#define JIT_JUMP_FACTOR 0x9e3779b1u
+#define JIT_JUMP_SHIFT (32 - JIT_JUMP_BITS)
 
 /* Where code at a linear address was translated to: `key` is the address xor jit_cpu.key. */
 struct jit_jump {

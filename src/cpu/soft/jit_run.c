@@ -207,6 +207,15 @@ void jit_connect(struct soft_cpu *c, enum jit_exit why, struct soft_block *b)
     unsigned way = c->jit.exit_arg & 1;
     if (from->stale || from->page != to->page || from->link[way].off != to->off)
         return;
+    if (b->cross) { /* what lies in the next page depends on the mappings: by the jump cache */
+        if (s->size - s->used < JIT_BLOCK_ROOM)
+            return;
+        struct emit e = {s->rw + s->used};
+        e_target(s->rw + from->link[way].site, e.p);
+        jit_emit_indirect(c, &e, to->off, from->link[way].saved);
+        s->used = (size_t)(e.p - s->rw);
+        return;
+    }
     uint32_t at = from->link[way].saved ? to->saved_at : to->off <= from->off ? to->check_at : to->direct_at;
     e_target(s->rw + from->link[way].site, s->rw + at);
 }

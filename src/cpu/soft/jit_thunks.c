@@ -38,24 +38,27 @@ static void flags_to_cc(struct emit *e)
     e_mov(e, RAX, JIT_T1);
 }
 
-/* Jumps to where the code at JIT_T0 was translated to, if that is known by `key`. */
+/* Jumps to where the code at JIT_T0 was translated to, if that is known by `key`. The index is jit_cache.c's jump_index(). */
 static void probe(struct emit *e, struct opnd key, struct opnd spread)
 {
     struct opnd entry = {.mem = true, .gs = true, .base = JIT_T1, .index = HOST_NONE, .disp = offsetof(struct soft_cpu, jit.jump)};
-    e_mov(e, JIT_T1, JIT_T0);
-    e_ext(e, 0xc1, 8, 5, op_reg(JIT_T1)); /* shr */
-    e8(e, 12);
-    e_op(e, 0x31, 4, JIT_T0, op_reg(JIT_T1));
+    e_op(e, 0x69, 4, JIT_T1, op_reg(JIT_T0)); /* imul */
+    e32(e, JIT_JUMP_FACTOR);
     e_op(e, 0x33, 4, JIT_T1, spread);
-    e_alu_imm(e, 4, 4, op_reg(JIT_T1), JIT_JUMPS - 1);
-    e_ext(e, 0xc1, 4, 4, op_reg(JIT_T1)); /* shl */
-    e8(e, 4);
+    e_ext(e, 0xc1, 4, 5, op_reg(JIT_T1)); /* shr */
+    e8(e, JIT_JUMP_SHIFT - 4);
+    e_alu_imm(e, 4, 4, op_reg(JIT_T1), (JIT_JUMPS - 1) << 4);
     e_op(e, 0x33, 8, JIT_T0, key);
-    e_op(e, 0x3b, 8, JIT_T0, entry);
-    uint8_t *miss = e_jcc(e, CC_COND_NZ);
-    entry.disp += 8;
-    e_ext(e, 0xff, 4, 4, entry); /* jmp */
-    e_target(miss, e->p);
+    for (unsigned way = 0; way < 2; way++) {
+        if (way)
+            e_alu_imm(e, 6, 4, op_reg(JIT_T1), 16); /* xor */
+        entry.disp = offsetof(struct soft_cpu, jit.jump);
+        e_op(e, 0x3b, 8, JIT_T0, entry);
+        uint8_t *miss = e_jcc(e, CC_COND_NZ);
+        entry.disp += 8;
+        e_ext(e, 0xff, 4, 4, entry); /* jmp */
+        e_target(miss, e->p);
+    }
     e_op(e, 0x33, 8, JIT_T0, key);
 }
 
@@ -68,6 +71,16 @@ static void dispatch(struct emit *e)
     probe(e, GS(jit.key2), GS(jit.spread2));
     e_store(e, GS(rip), JIT_T0);
     exit_thunk(e, JIT_INDIRECT);
+}
+
+void jit_emit_indirect(struct soft_cpu *c, struct emit *e, int32_t off, bool saved)
+{
+    struct soft_jit *s = c->jit_cache;
+    if (!saved)
+        flags_to_cc(e);
+    e_load(e, JIT_T0, GS(jit.code_base));
+    e_lea(e, JIT_T0, op_mem(JIT_T0, off));
+    e_target(e_jmp(e), s->rw + (s->thunk.dispatch - s->rx));
 }
 
 static void enter(struct emit *e)
