@@ -54,6 +54,13 @@ struct jit_slow {
     uint8_t live;     /* LIVE_*: no handler is wanted but this state */
 };
 
+/* Is code of this mode translated? 64-bit code, and 32-bit code with flat segments. */
+static inline bool jit_mode_ok(uint32_t mode)
+{
+    const uint32_t flat = MODE_PE | MODE_CS32 | MODE_SS32 | MODE_FLAT;
+    return (mode & MODE_CS64) || (mode & (flat | MODE_VM86)) == flat;
+}
+
 /* A block while it is translated. */
 struct jit {
     struct emit e; /* first */
@@ -81,6 +88,12 @@ struct jit {
 
 /* Lowers j->i. False: not this one, and nothing was emitted that counts. */
 typedef bool jit_lower(struct jit *j, const struct insn *i, unsigned arg);
+
+/* Bytes of a linear address, and of what near branches push. */
+static inline unsigned jit_word(const struct jit *j)
+{
+    return j->b->mode & MODE_CS64 ? 8 : 4;
+}
 
 /* ---- what lowering functions use: jit_reg.c, jit_mem.c, jit_flags.c ---- */
 

@@ -50,11 +50,13 @@ const struct jit_row *jit_row(unsigned mnemonic)
     return &table[mnemonic];
 }
 
-static jit_lower *lowering(const struct insn *i)
+static jit_lower *lowering(const struct jit *j, const struct insn *i)
 {
     const struct jit_row *r = &table[i->mnemonic];
     if (i->system)
         return r->system ? r->lower : NULL;
+    if (!(j->b->mode & MODE_CS64) && (i->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || i->mnemonic == ZYDIS_MNEMONIC_VZEROALL))
+        return NULL; /* registers 8 to 15 stay as they are there */
     return r->lower && !r->system ? r->lower : jit_vec;
 }
 
@@ -127,7 +129,7 @@ uint8_t *jit_emit_block(struct soft_cpu *c, const struct soft_block *b, uint32_t
         unsigned slow = j.n_slow;
         struct emit before = j.e;
         enum jit_flags fl = j.fl;
-        jit_lower *lower = lowering(i);
+        jit_lower *lower = lowering(&j, i);
         bool last = j.k + 1 == b->n;
         if (last && j.e.p - body < 5) { /* room for the jump that diverts the entry, beside a link */
             e_bytes(&j.e, "\x0f\x1f\x44\x00\x00", 5);

@@ -16,7 +16,7 @@ static bool in_page(int32_t off)
 static void linear_of(struct jit *j, int32_t off)
 {
     e_load(&j->e, JIT_T0, GS(jit.code_base));
-    e_lea(&j->e, JIT_T0, op_mem(JIT_T0, off));
+    e_op(&j->e, 0x8d, jit_word(j), JIT_T0, op_mem(JIT_T0, off)); /* lea */
 }
 
 /* A link: `site` jumps to `off` in this page once it is known where that is. */
@@ -46,9 +46,11 @@ static int32_t target_off(const struct jit *j, const struct insn *i)
     return j->off + i->len + (int32_t)i->imm;
 }
 
-/* Beyond these the sum could leave 32 bits. */
+/* Not cut to 16 bits; and no sum that could leave 32. */
 static bool rel_ok(const struct insn *i)
 {
+    if (i->opsize == 2)
+        return false;
     int64_t d = (int64_t)i->imm;
     return d > INT32_MIN + 8192 && d < INT32_MAX - 8192;
 }
@@ -75,6 +77,8 @@ bool jit_jcc(struct jit *j, const struct insn *i, unsigned arg)
 /* JIT_T0 is a branch target: the handler raises what is to be raised when it is not canonical. Leaves flags and JIT_T1 in ruins. */
 static void check_target(struct jit *j)
 {
+    if (jit_word(j) == 4)
+        return; /* the segment has 4 GiB */
     e_mov(&j->e, JIT_T1, JIT_T0);
     e_ext(&j->e, 0xc1, 8, 7, op_reg(JIT_T1)); /* sar */
     e8(&j->e, 47);
@@ -90,9 +94,9 @@ static bool load_target(struct jit *j, const struct insn *i)
     if (i->flags & INSN_F_MEM) {
         if (!jit_mem_ok(j, i))
             return false;
-        e_load(&j->e, JIT_T0, jit_mem(j, i, 8, false));
+        e_op(&j->e, 0x8b, i->opsize, JIT_T0, jit_mem(j, i, i->opsize, false));
     } else {
-        e_load(&j->e, JIT_T0, jit_greg(i->rm));
+        e_op(&j->e, 0x8b, i->opsize, JIT_T0, jit_greg(i->rm));
     }
     return true;
 }
@@ -105,7 +109,7 @@ bool jit_jmp(struct jit *j, const struct insn *i, unsigned arg)
         jit_exit_to(j, target_off(j, i));
         return true;
     }
-    if (i->opsize != 8 || ((i->flags & INSN_F_MEM) && !jit_mem_ok(j, i)))
+    if (i->opsize != jit_word(j) || ((i->flags & INSN_F_MEM) && !jit_mem_ok(j, i)))
         return false;
     load_target(j, i);
     check_target(j);
@@ -114,14 +118,20 @@ bool jit_jmp(struct jit *j, const struct insn *i, unsigned arg)
     return true;
 }
 
+static void stack_move(struct jit *j, int32_t by)
+{
+    e_op(&j->e, 0x8d, jit_word(j), JIT_RSP, op_mem(JIT_RSP, by)); /* lea */
+}
+
 /* JIT_T1 = the return address, pushed onto the guest's stack and the host's. */
 static void push_return(struct jit *j, int32_t next)
 {
-    struct opnd m = jit_mem_narrow(j, jit_stack_mem(j, -8, 8, true));
+    int32_t w = (int32_t)jit_word(j);
+    struct opnd m = jit_mem_narrow(j, jit_stack_mem(j, -w, jit_word(j), true));
     e_load(&j->e, JIT_T1, GS(jit.code_base));
-    e_lea(&j->e, JIT_T1, op_mem(JIT_T1, next));
-    e_store(&j->e, m, JIT_T1);
-    e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, -8));
+    e_op(&j->e, 0x8d, jit_word(j), JIT_T1, op_mem(JIT_T1, next));
+    e_op(&j->e, 0x89, jit_word(j), JIT_T1, m);
+    stack_move(j, -w);
     e_ext(&j->e, 0xff, 4, 6, GS(jit.key2)); /* push */
     e8(&j->e, 0x41);                        /* push r13 */
     e8(&j->e, 0x55);
@@ -144,7 +154,7 @@ static void landing(struct jit *j, int32_t next)
 bool jit_call_near(struct jit *j, const struct insn *i, unsigned arg)
 {
     int32_t next = j->off + i->len;
-    if (i->opsize != 8)
+    if (i->opsize != jit_word(j))
         return false;
     if (i->opcode != 0xff) {
         if (!rel_ok(i))
@@ -180,7 +190,7 @@ static void return_by(struct jit *j, int32_t at, int32_t pop)
     e_load(&j->e, JIT_T1, GS(jit.key2));
     e_op(&j->e, 0x3b, 8, JIT_T1, op_mem(RSP, at + 16));
     uint8_t *other2 = e_jcc(&j->e, CC_COND_NZ);
-    e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, pop));
+    stack_move(j, pop);
     if (at)
         e_lea(&j->e, RSP, op_mem(RSP, at));
     e8(&j->e, 0xc3);
@@ -190,14 +200,14 @@ static void return_by(struct jit *j, int32_t at, int32_t pop)
 
 bool jit_ret(struct jit *j, const struct insn *i, unsigned arg)
 {
-    if (i->opsize != 8)
+    if (i->opsize != jit_word(j))
         return false;
-    int32_t pop = 8 + (int32_t)i->imm;
-    e_load(&j->e, JIT_T0, jit_stack_mem(j, 0, 8, false));
+    int32_t pop = (int32_t)(jit_word(j) + i->imm);
+    e_op(&j->e, 0x8b, jit_word(j), JIT_T0, jit_stack_mem(j, 0, jit_word(j), false));
     return_by(j, 0, pop);
     return_by(j, 24, pop); /* a callee that never returned may have left one on top */
     check_target(j);
-    e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, pop));
+    stack_move(j, pop);
     jit_target(j, e_jmp(&j->e), j->c->jit_cache->thunk.dispatch);
     j->ended = true;
     return true;
@@ -205,53 +215,56 @@ bool jit_ret(struct jit *j, const struct insn *i, unsigned arg)
 
 bool jit_push(struct jit *j, const struct insn *i, unsigned arg)
 {
-    if (i->opsize != 8)
+    unsigned n = i->opsize;
+    if (i->opsize != jit_word(j))
         return false;
     if (i->flags & INSN_F_MEM) { /* both addresses are checked before anything changes */
         if (!jit_mem_ok(j, i))
             return false;
-        e_load(&j->e, JIT_T0, jit_mem(j, i, 8, false));
+        e_op(&j->e, 0x8b, n, JIT_T0, jit_mem(j, i, n, false));
         e_store(&j->e, GS(jit.target), JIT_T0);
-        struct opnd to = jit_mem_narrow(j, jit_stack_mem(j, -8, 8, true));
+        struct opnd to = jit_mem_narrow(j, jit_stack_mem(j, -(int32_t)n, n, true));
         e_load(&j->e, JIT_T1, GS(jit.target));
-        e_store(&j->e, to, JIT_T1);
-        e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, -8));
+        e_op(&j->e, 0x89, n, JIT_T1, to);
+        stack_move(j, -(int32_t)n);
         return true;
     }
     if ((i->opcode & 0xf0) != (i->opcode < 0x60 ? 0x50 : 0x60))
         return false;
-    struct opnd m = jit_stack_mem(j, -8, 8, true);
+    struct opnd m = jit_stack_mem(j, -(int32_t)n, n, true);
     if (i->opcode >= 0x60) {
-        e_ext(&j->e, 0xc7, 8, 0, m);
+        e_ext(&j->e, 0xc7, n, 0, m);
         e32(&j->e, (uint32_t)i->imm);
     } else {
         if (!jit_in_host(i->rm))
             m = jit_mem_narrow(j, m);
-        e_store(&j->e, m, jit_get(j, i->rm, JIT_T1));
+        e_op(&j->e, 0x89, n, jit_get(j, i->rm, JIT_T1), m);
     }
-    e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, -8));
+    stack_move(j, -(int32_t)n);
     return true;
 }
 
 bool jit_pop(struct jit *j, const struct insn *i, unsigned arg)
 {
-    if (i->opsize != 8 || (i->flags & INSN_F_MEM) || (i->opcode & 0xf8) != 0x58)
+    unsigned n = i->opsize;
+    if (i->opsize != jit_word(j) || (i->flags & INSN_F_MEM) || (i->opcode & 0xf8) != 0x58)
         return false;
-    struct opnd m = jit_stack_mem(j, 0, 8, false);
-    e_lea(&j->e, JIT_RSP, op_mem(JIT_RSP, 8));
+    struct opnd m = jit_stack_mem(j, 0, n, false);
+    stack_move(j, (int32_t)n);
     unsigned h = jit_dst(j, i->rm, false, JIT_T0);
-    e_load(&j->e, h, m);
+    e_op(&j->e, 0x8b, n, h, m);
     jit_put(j, i->rm, h);
     return true;
 }
 
 bool jit_leave(struct jit *j, const struct insn *i, unsigned arg)
 {
-    if (i->opsize != 8)
+    unsigned n = i->opsize;
+    if (i->opsize != jit_word(j))
         return false;
     jit_flags_clobber(j);
-    struct opnd m = jit_base_mem(j, RBP, 0, 8, false);
-    e_lea(&j->e, JIT_RSP, op_mem(RBP, 8));
-    e_load(&j->e, RBP, m);
+    struct opnd m = jit_base_mem(j, RBP, 0, n, false);
+    e_op(&j->e, 0x8d, n, JIT_RSP, op_mem(RBP, (int32_t)n)); /* lea */
+    e_op(&j->e, 0x8b, n, RBP, m);
     return true;
 }

@@ -309,7 +309,7 @@ bool jit_translate(struct soft_cpu *c, struct soft_block *b)
     struct soft_jit *s = c->jit_cache;
     struct mem *m = c->vcpu.engine->cfg.mem;
     const struct mem_range *r = mem_find(m, b->gpa), *r2 = b->cross ? mem_find(m, b->gpa2) : r;
-    if (b->once || b->broken || !(b->mode & MODE_CS64) || !r || r->rom || !r2 || r2->rom) {
+    if (b->once || b->broken || !jit_mode_ok(b->mode) || !r || r->rom || !r2 || r2->rom) {
         b->no_jit = true;
         return false;
     }

@@ -85,6 +85,8 @@ void jit_flags_native(struct jit *j)
 
 bool jit_mem_ok(const struct jit *j, const struct insn *i)
 {
+    if (!(j->b->mode & MODE_CS64) && (i->seg == CS || i->seg >= FS)) /* not writable; not flat */
+        return false;
     if (i->flags & INSN_F_RIPREL && (i->disp > INT32_MAX - 8192))
         return false;
     return i->disp == (int32_t)i->disp && i->addrsize >= 4 && !(i->addrsize == 4 && (i->flags & INSN_F_RIPREL));
@@ -145,7 +147,7 @@ struct opnd jit_linear_mem(struct jit *j, unsigned seg, unsigned size, bool writ
 struct opnd jit_base_mem(struct jit *j, unsigned base, int32_t disp, unsigned size, bool write)
 {
     jit_flags_clobber(j);
-    e_lea(&j->e, JIT_T0, op_mem(jit_host(base), disp));
+    e_op(&j->e, 0x8d, jit_word(j), JIT_T0, op_mem(jit_host(base), disp));
     return check(j, size, write);
 }
 

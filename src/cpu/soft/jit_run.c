@@ -34,7 +34,9 @@ static const struct insn *insn_at(struct soft_cpu *c, uint32_t ref)
  */
 static int go_on(struct soft_cpu *c)
 {
-    if (c->slow_step || c->int_shadow || c->halted || c->exc_valid || c->shutdown || c->jit.stale || c->debug || !(c->mode & MODE_CS64) ||
+    if (!(c->mode & MODE_CS64))
+        c->rip = (uint32_t)c->rip;
+    if (c->slow_step || c->int_shadow || c->halted || c->exc_valid || c->shutdown || c->jit.stale || c->debug || !jit_mode_ok(c->mode) ||
         c->run_state != CPU_RUNNABLE || atomic_load_explicit(&c->pending, memory_order_relaxed))
         return JIT_LEAVE;
     jit_key_select(c);
@@ -52,14 +54,17 @@ __attribute__((noinline)) static int execute(struct soft_cpu *c, uint32_t ref, i
     const struct insn *i = insn_at(c, ref);
     uint64_t rip = c->jit.code_base + (uint64_t)(int64_t)off;
     unsigned len = i->len;
+    uint32_t mode = c->mode;
+    if (!(mode & MODE_CS64))
+        rip = (uint32_t)rip;
     c->rip = rip;
     c->jit.calls++;
     switch (i->fn(c, i)) {
     case INSN_NEXT:
-        if (__builtin_expect(!c->jit.stale, 1))
+        if (__builtin_expect(!c->jit.stale && c->mode == mode, 1))
             return JIT_CONTINUE;
         c->rip = rip + len;
-        return JIT_LEAVE;
+        return go_on(c);
     case INSN_FALL:
         c->rip = rip + len;
         return JIT_NEAR;
@@ -186,6 +191,8 @@ enum jit_exit jit_execute(struct soft_cpu *c, struct soft_block *b)
         c->jit.exits_leave++;
         break;
     }
+    if (!(c->mode & MODE_CS64))
+        c->rip = (uint32_t)c->rip;
     return why;
 }
 
