@@ -16,7 +16,7 @@ struct blk_map {
     struct blk_node *child; /* CHILD: where */
     uint64_t host;          /* CHILD: at which byte of it */
     uint64_t len;           /* bytes from the offset asked for on, up to the length asked for */
-    void *token;            /* writes: for map_done */
+    void *token;            /* for map_done, which must follow; NULL: nothing to tell */
 };
 
 struct blk_driver {

@@ -314,30 +314,34 @@ static void finish(struct nbd_conn *c, struct batch *b, struct nbd_request *r)
  * A read that the page cache answers without waiting: down the graph to the file, as far as the drivers can say at once where
  * the bytes are. False: it has to be done the slow way.
  */
+static bool read_at(struct blk_node *n, uint64_t at, struct nbd_request *r)
+{
+    if (n->drv->get_file) {
+        struct file *file = n->drv->get_file(n);
+        struct iovec v = {r->data, r->len};
+        if (file->fd != file->slow_fd)
+            return false; /* O_DIRECT: always waits */
+        return preadv2(file->slow_fd, &v, 1, (off_t)at, RWF_NOWAIT) == (ssize_t)r->len;
+    }
+    struct blk_map m = {.kind = BLK_MAP_SLOW};
+    if (!n->drv->map)
+        return false;
+    n->drv->map(n, false, at, r->len, &m);
+    bool done = false;
+    if (m.kind == BLK_MAP_ZERO && m.len >= r->len) {
+        memset(r->data, 0, r->len);
+        done = true;
+    } else if (m.kind == BLK_MAP_CHILD && m.len >= r->len) {
+        done = read_at(m.child, m.host, r);
+    }
+    if (m.token) /* until here nobody reuses the place */
+        n->drv->map_done(n, m.token, done ? 0 : -ECANCELED);
+    return done;
+}
+
 static bool read_now(struct nbd_conn *c, struct nbd_request *r)
 {
-    struct blk_node *n = c->export->node;
-    uint64_t at = c->export->offset + r->offset;
-    while (!n->drv->get_file) {
-        struct blk_map m = {.kind = BLK_MAP_SLOW};
-        if (!n->drv->map)
-            return false;
-        n->drv->map(n, false, at, r->len, &m);
-        if (m.kind == BLK_MAP_ZERO && m.len >= r->len) {
-            memset(r->data, 0, r->len);
-            return true;
-        }
-        if (m.kind != BLK_MAP_CHILD || m.len < r->len)
-            return false;
-        n = m.child;
-        at = m.host;
-    }
-    struct file *file = n->drv->get_file(n);
-    struct iovec v = {r->data, r->len};
-    if (file->fd != file->slow_fd)
-        return false; /* O_DIRECT: always waits */
-    ssize_t got = preadv2(file->slow_fd, &v, 1, (off_t)at, RWF_NOWAIT);
-    return got == (ssize_t)r->len;
+    return read_at(c->export->node, c->export->offset + r->offset, r);
 }
 
 /* ---- helpers ---- */
