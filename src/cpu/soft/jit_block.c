@@ -50,13 +50,20 @@ const struct jit_row *jit_row(unsigned mnemonic)
     return &table[mnemonic];
 }
 
+/* What would reach registers 8 to 15 in 64-bit code: by clearing all, or by a bit of an immediate that 32-bit code ignores. */
+static bool eight_registers(unsigned mnemonic)
+{
+    return mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || mnemonic == ZYDIS_MNEMONIC_VZEROALL || mnemonic == ZYDIS_MNEMONIC_VBLENDVPS ||
+           mnemonic == ZYDIS_MNEMONIC_VBLENDVPD || mnemonic == ZYDIS_MNEMONIC_VPBLENDVB;
+}
+
 static jit_lower *lowering(const struct jit *j, const struct insn *i)
 {
     const struct jit_row *r = &table[i->mnemonic];
     if (i->system)
         return r->system ? r->lower : NULL;
-    if (!(j->b->mode & MODE_CS64) && (i->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || i->mnemonic == ZYDIS_MNEMONIC_VZEROALL))
-        return NULL; /* registers 8 to 15 stay as they are there */
+    if (!(j->b->mode & MODE_CS64) && eight_registers(i->mnemonic))
+        return NULL;
     return r->lower && !r->system ? r->lower : jit_vec;
 }
 
