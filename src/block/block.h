@@ -8,6 +8,7 @@
 #ifndef LODGE_BLOCK_BLOCK_H
 #define LODGE_BLOCK_BLOCK_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -51,8 +52,14 @@ struct blk_ops {
     void (*close)(struct blk *blk);
 };
 
+/* What was asked of a disk since it was opened. */
+struct blk_count {
+    _Atomic uint64_t ops, bytes;
+};
+
 struct blk {
     const struct blk_ops *ops;
+    struct blk_count count[BLK_WRITE_ZEROES + 1]; /* by enum blk_op */
     const char *driver; /* "raw" */
     char *filename;
     _Atomic uint64_t size;  /* bytes */
@@ -140,6 +147,9 @@ static inline void blk_queue_free(struct blk_queue *q)
 }
 static inline void blk_submit(struct blk_queue *q, struct blk_req *req)
 {
+    struct blk_count *c = &q->blk->count[req->op];
+    atomic_fetch_add_explicit(&c->ops, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->bytes, req->len, memory_order_relaxed);
     q->blk->ops->submit(q, req);
 }
 static inline void blk_kick(struct blk_queue *q)

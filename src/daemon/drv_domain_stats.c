@@ -240,10 +240,9 @@ static void put_old_stats(rp_block_stats *ret, const json_t *s)
 static const struct {
     const char *json, *old, *bulk; /* query-blockstats, virDomainBlockStatsFlags, virConnectGetAllDomainStats */
 } block_fields[] = {
-    {"rd_operations", "rd_operations", "rd.reqs"},     {"rd_bytes", "rd_bytes", "rd.bytes"},
-    {"rd_total_time_ns", "rd_total_times", "rd.times"}, {"wr_operations", "wr_operations", "wr.reqs"},
-    {"wr_bytes", "wr_bytes", "wr.bytes"},               {"wr_total_time_ns", "wr_total_times", "wr.times"},
-    {"flush_operations", "flush_operations", "fl.reqs"}, {"flush_total_time_ns", "flush_total_times", "fl.times"},
+    {"rd_operations", "rd_operations", "rd.reqs"}, {"rd_bytes", "rd_bytes", "rd.bytes"},
+    {"wr_operations", "wr_operations", "wr.reqs"}, {"wr_bytes", "wr_bytes", "wr.bytes"},
+    {"flush_operations", "flush_operations", "fl.reqs"},
 };
 
 static void on_block_stats(void *opaque, json_t *list, const char *error)

@@ -51,7 +51,8 @@ unsigned vm_disks(const struct vm *vm, struct vm_disk *ret, unsigned max)
     unsigned n = 0;
     for (unsigned i = 0; i < vm->n_blks && n < max; i++) {
         const struct blk *blk = vm->blks[i];
-        ret[n++] = (struct vm_disk){&vm->domain->disks[i], blk ? blk->driver : "raw", blk ? blk->size : 0, !blk || blk->read_only};
+        ret[n++] = (struct vm_disk){&vm->domain->disks[i], blk ? blk->driver : "raw", blk ? blk->size : 0, !blk || blk->read_only,
+                                     blk ? blk->count : NULL};
     }
     return n;
 }

@@ -85,11 +85,13 @@ int vm_vcpu_tid(const struct vm *vm, unsigned cpu);
 /* The vCPU's state, stopping it for a moment if it runs. */
 int vm_vcpu_state(struct vm *vm, unsigned cpu, struct cpu_state *s, struct err *err);
 /* The open images, in the order of the domain's disks. */
+struct blk_count;
 struct vm_disk {
     const struct domain_disk *disk;
     const char *format;
     uint64_t size; /* bytes */
     bool read_only;
+    const struct blk_count *count; /* by enum blk_op; NULL: an empty drive */
 };
 unsigned vm_disks(const struct vm *vm, struct vm_disk *ret, unsigned max);
 /* The pseudo terminals that serial ports and consoles lead to, in the order they were made. */

@@ -16,6 +16,7 @@
 #include "base/bits.h"
 #include "base/fd.h"
 #include "base/loop.h"
+#include "block/block.h"
 #include "cli/cli.h"
 #include "machine/vm.h"
 #include "monitor/gdb.h"
@@ -119,6 +120,16 @@ static unsigned op_disks(void *opaque, struct monitor_disk *disks, unsigned max)
                                          .readonly = open[i].read_only,
                                          .removable = k->device == DOMAIN_DISK_CDROM,
                                          .size = open[i].size};
+        const struct blk_count *c = open[i].count;
+        if (c) {
+            disks[i].rd_ops = c[BLK_READ].ops;
+            disks[i].rd_bytes = c[BLK_READ].bytes;
+            disks[i].wr_ops = c[BLK_WRITE].ops + c[BLK_WRITE_ZEROES].ops;
+            disks[i].wr_bytes = c[BLK_WRITE].bytes + c[BLK_WRITE_ZEROES].bytes;
+            disks[i].flush_ops = c[BLK_FLUSH].ops;
+            disks[i].unmap_ops = c[BLK_DISCARD].ops;
+            disks[i].unmap_bytes = c[BLK_DISCARD].bytes;
+        }
         snprintf(disks[i].device, sizeof disks[i].device, "%s", k->target);
         snprintf(disks[i].qdev, sizeof disks[i].qdev, "/machine/%s", k->target);
         snprintf(disks[i].file, sizeof disks[i].file, "%s", k->source ? k->source : "");

@@ -41,6 +41,7 @@ struct monitor_disk {
     bool readonly, removable, io_error;
     bool writethrough, direct, no_flush; /* cache mode */
     uint64_t size;                       /* bytes */
+    uint64_t rd_ops, rd_bytes, wr_ops, wr_bytes, flush_ops, unmap_ops, unmap_bytes; /* since it was opened */
 };
 
 /* The registers that say how a vCPU translates addresses. */

@@ -142,6 +142,24 @@ static json_t *query_block(struct qmp_session *s, const json_t *args, struct err
     return list;
 }
 
+static json_t *query_blockstats(struct qmp_session *s, const json_t *args, struct err *err)
+{
+    struct monitor_disk *disks = xcalloc(DISKS_MAX, sizeof *disks);
+    unsigned n = s->m->vm.ops->disks(s->m->vm.opaque, disks, DISKS_MAX);
+    json_t *list = json_array();
+    for (unsigned i = 0; i < n; i++) {
+        const struct monitor_disk *k = &disks[i];
+        json_t *stats = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "rd_operations", (json_int_t)k->rd_ops, "rd_bytes",
+                                  (json_int_t)k->rd_bytes, "wr_operations", (json_int_t)k->wr_ops, "wr_bytes",
+                                  (json_int_t)k->wr_bytes, "flush_operations", (json_int_t)k->flush_ops,
+                                  "unmap_operations", (json_int_t)k->unmap_ops, "unmap_bytes",
+                                  (json_int_t)k->unmap_bytes);
+        json_array_append_new(list, json_pack("{s:s,s:s,s:o}", "device", k->device, "qdev", k->qdev, "stats", stats));
+    }
+    free(disks);
+    return list;
+}
+
 static int no_balloon(struct err *err)
 {
     return err_set(err, -ENODEV, "No balloon device has been activated");

@@ -63,6 +63,7 @@ with Daemon() as d:
     stats = v("domstats", "g")
     for field in ("state.state=1", "cpu.time=", "balloon.maximum=65536", "vcpu.0.state=1", "block.count=1", "block.0.name=vda", "block.0.capacity=8388608"):
         assert field in stats, (field, stats)
+    assert "rd_req" in v("domblkstat", "g", "vda") and "block.0.rd.reqs=" in stats, (v("domblkstat", "g", "vda"), stats)
     v("setmem", "g", "32M", "--live")
     assert "cpu_time" in v("cpu-stats", "g", "--total")
     v("vcpupin", "g", "0", "0")
