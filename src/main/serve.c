@@ -24,12 +24,14 @@
 #include "ui/display.h"
 #include "ui/input.h"
 #include "ui/keymap.h"
+#include "ui/vnc.h"
 
 struct serve {
     struct loop *loop;
     struct vm *vm;
     struct monitor *monitor;
     struct gdb *gdb;
+    struct vnc *vnc;
     const struct domain *domain;
     int signal_fd;
     int end_fd; /* -1: none */
@@ -430,6 +432,37 @@ static void format_uuid(const uint8_t *u, char *s)
         s += sprintf(s, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", u[i]);
 }
 
+/* The display server is a process of its own, made before this one has a guest's memory and threads. */
+static int start_graphics(struct serve *s, struct err *err)
+{
+    const struct domain *d = s->domain;
+    if (!d->n_graphics)
+        return 0;
+    const struct domain_graphics *g = &d->graphics[0];
+    const struct vnc_options opt = {
+        .name = d->name,
+        .listen = g->listen,
+        .port = g->autoport == DOMAIN_ON ? -1 : g->port,
+        .websocket = g->websocket,
+        .socket = g->socket,
+        .password = g->passwd,
+        .exclusive_ok = !g->share_policy || !strcmp(g->share_policy, "allow-exclusive"),
+    };
+    return vnc_start(&opt, &s->vnc, err);
+}
+
+static void show_graphics(struct serve *s)
+{
+    const struct domain_graphics *g = s->vnc ? &s->domain->graphics[0] : NULL;
+    if (!g || !vm_display(s->vm))
+        return;
+    vnc_attach(s->vnc, s->loop, vm_display(s->vm), vm_input(s->vm));
+    if (g->socket)
+        fprintf(stderr, "lodge-vm: screen on %s (VNC)\n", g->socket);
+    else
+        fprintf(stderr, "lodge-vm: screen on vnc://%s:%d\n", g->listen, vnc_port(s->vnc));
+}
+
 static int start(struct serve *s, const struct serve_options *o, struct err *err)
 {
     const struct domain *d = s->domain;
@@ -444,8 +477,9 @@ static int start(struct serve *s, const struct serve_options *o, struct err *err
             return code;
         }
     }
-    if ((code = vm_new(d, s->loop, &owner, &s->vm, err)) < 0)
+    if ((code = start_graphics(s, err)) < 0 || (code = vm_new(d, s->loop, &owner, &s->vm, err)) < 0)
         return code;
+    show_graphics(s);
     if (d->engine == DOMAIN_ENGINE_AUTO)
         fprintf(stderr, "lodge-vm: engine %s: %s\n", vm_engine_name(s->vm), vm_engine_why(s->vm));
     if (o->gdb) {
@@ -461,6 +495,8 @@ static int start(struct serve *s, const struct serve_options *o, struct err *err
         fprintf(stderr, "lodge-vm: console on %s\n", ptys[i]);
     for (unsigned i = 0; i < n && o->status_fd >= 0; i++)
         dprintf(o->status_fd, "pty %s\n", ptys[i]);
+    if (o->status_fd >= 0 && s->vnc && vnc_port(s->vnc))
+        dprintf(o->status_fd, "vnc %d\n", vnc_port(s->vnc));
     if (o->incoming && (code = load(s, o->incoming, err)) < 0)
         return code;
     if (!o->paused && (code = vm_cont(s->vm, err)) < 0)
@@ -498,6 +534,7 @@ int serve(const struct domain *d, const struct serve_options *o)
         loop_run(s.loop);
     gdb_free(s.gdb);
     monitor_free(s.monitor);
+    vnc_free(s.vnc);
     vm_free(s.vm);
     if (err.code)
         fprintf(stderr, "lodge-vm: %s\n", err.msg);

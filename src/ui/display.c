@@ -211,6 +211,8 @@ void ui_listener_activate(struct ui_display *base, struct ui_listener *l, bool a
     struct screen *d = screen_of(base);
     l->active = active;
     d->idle = 0;
+    if (active)
+        ui_display_refresh(base);
     arm(d);
 }
 
