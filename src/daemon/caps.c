@@ -16,7 +16,7 @@ static const struct {
     const char *canonical;
 } machines[] = {{"pc-q35-7.2", NULL}, {"q35", "pc-q35-7.2"}, {"micro", NULL}, {"microvm", NULL}};
 
-static const char *const cpu_models[] = {"qemu64", "Nehalem", "Westmere", "SandyBridge", "IvyBridge", "Haswell", "Broadwell", "Skylake-Client"};
+const char *const caps_cpu_models[] = {"qemu64", "Nehalem", "Westmere", "SandyBridge", "IvyBridge", "Haswell", "Broadwell", "Skylake-Client", NULL};
 
 /* A child with text made of a format. */
 static struct xml_node *putf(struct xml_node *parent, const char *name, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
@@ -226,8 +226,8 @@ static void put_cpu_modes(struct xml_node *root)
     m = put(cpu, "mode");
     xml_attr_set(m, "name", "custom");
     xml_attr_set(m, "supported", "yes");
-    for (unsigned i = 0; i < ARRAY_SIZE(cpu_models); i++)
-        xml_attr_set(putf(m, "model", "%s", cpu_models[i]), "usable", "yes");
+    for (unsigned i = 0; caps_cpu_models[i]; i++)
+        xml_attr_set(putf(m, "model", "%s", caps_cpu_models[i]), "usable", "yes");
 }
 
 static void put_device_caps(struct xml_node *root)

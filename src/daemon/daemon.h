@@ -129,6 +129,6 @@ int auth_polkit(struct daemon *d, struct rpc_call *call);
 void console_ended(struct guest *g);
 
 extern const struct driver driver_connect, driver_domain, driver_domain_life, driver_domain_console, driver_node, driver_pool,
-    driver_network, driver_net_address, driver_volume, driver_none, driver_domain_config, driver_domain_stats, driver_domain_monitor, driver_qemu, driver_domain_save;
+    driver_network, driver_net_address, driver_volume, driver_none, driver_domain_config, driver_domain_stats, driver_domain_monitor, driver_qemu, driver_domain_tune, driver_domain_save;
 
 #endif

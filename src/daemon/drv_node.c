@@ -143,6 +143,44 @@ static int get_cpu_map(struct daemon *d, struct rpc_call *call)
     return RPC_DONE;
 }
 
+static int get_cpu_models(struct daemon *d, struct rpc_call *call)
+{
+    ARGS(rp_arch_models_args);
+    RET(rp_names_ret);
+    if (strcmp(a->arch, "x86_64"))
+        return verr_set(&call->error, VIR_INVALID_ARG, "cannot find architecture %.60s", a->arch);
+    unsigned n = 0;
+    while (caps_cpu_models[n])
+        n++;
+    ret->ret = n;
+    if (!a->need_results)
+        return RPC_DONE;
+    ret->names.names_val = xcalloc(n, sizeof(rp_string));
+    for (unsigned i = 0; i < n; i++)
+        ret->names.names_val[ret->names.names_len++] = xstrdup(caps_cpu_models[i]);
+    return RPC_DONE;
+}
+
+/* Our own command line: the document is all that lodge-vm is told. */
+static int to_native(struct daemon *d, struct rpc_call *call)
+{
+    ARGS(rp_str_str_flags);
+    RET(rp_string);
+    struct err err = {0};
+    if (strcmp(a->text, "lodge-argv") && strcmp(a->text, "qemu-argv"))
+        return verr_set(&call->error, VIR_INVALID_ARG, "unsupported config type %.60s: only lodge-argv", a->text);
+    struct domain *doc = define_parse(&d->guests, a->text2, &call->error);
+    if (!doc)
+        return RPC_FAILED;
+    if (domain_check(doc, NULL, &err) < 0) {
+        domain_free(doc);
+        return verr_take(&call->error, VIR_CONFIG_UNSUPPORTED, &err);
+    }
+    *ret = xasprintf("%s --domain %s/%s.xml\n", d->emulator, d->guests.dirs.config, doc->name);
+    domain_free(doc);
+    return RPC_DONE;
+}
+
 static int get_security_model(struct daemon *d, struct rpc_call *call)
 {
     RET(rp_security_model);
@@ -177,6 +215,8 @@ const struct driver driver_node = {
             {RPC_PROC_NODE_GET_CPU_MAP, get_cpu_map},
             {RPC_PROC_NODE_GET_SECURITY_MODEL, get_security_model},
             {RPC_PROC_CONNECT_GET_SYSINFO, get_sysinfo},
+            {RPC_PROC_CONNECT_GET_CPU_MODEL_NAMES, get_cpu_models},
+            {RPC_PROC_CONNECT_DOMAIN_XML_TO_NATIVE, to_native},
             {0},
         },
 };

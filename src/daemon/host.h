@@ -32,6 +32,7 @@ unsigned host_cpus_present(void);
 unsigned host_cpus_online(uint8_t *map, unsigned bytes);
 
 /* caps.c. The caller frees what is returned. */
+extern const char *const caps_cpu_models[]; /* NULL-terminated */
 char *caps_host(struct daemon *d);
 char *caps_domain(struct daemon *d, const char *emulator, const char *arch, const char *machine, const char *type,
                   struct rpc_error *e);

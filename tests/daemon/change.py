@@ -55,6 +55,15 @@ with Daemon() as d:
         v("detach-interface", "g", "user", "--mac", mac, "--config")
     assert v("domblkinfo", "g", "vda").split()[1] == str(8 << 20)
 
+    v("memtune", "g", "--hard-limit", "1G", "--config")
+    assert "hard_limit     : 1048576" in v("memtune", "g") and "swap_hard_limit: unlimited" in v("memtune", "g"), v("memtune", "g")
+    v("schedinfo", "g", "--config", "--set", "cpu_shares=512")
+    assert "cpu_shares     : 512" in v("schedinfo", "g", "--config")
+    v("blkdeviotune", "g", "vda", "--total-iops-sec", "100", "--config")
+    assert "total_iops_sec : 100" in v("blkdeviotune", "g", "vda", "--config")
+    assert "numa_mode" in v("numatune", "g") and "qemu64" in v("cpu-models", "x86_64").split()
+    assert "--domain" in v("domxml-to-native", "lodge-argv", "--domain", "g")
+
     # While it runs.
     v("start", "g")
     assert "running" in v("vcpuinfo", "g")
