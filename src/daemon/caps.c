@@ -16,7 +16,14 @@ static const struct {
     const char *canonical;
 } machines[] = {{"pc-q35-7.2", NULL}, {"q35", "pc-q35-7.2"}, {"micro", NULL}, {"microvm", NULL}};
 
-const char *const caps_cpu_models[] = {"qemu64", "Nehalem", "Westmere", "SandyBridge", "IvyBridge", "Haswell", "Broadwell", "Skylake-Client", NULL};
+/* The names in cpu/models.c, which the daemon does not link; tests/unit/test_daemon.c compares the two. */
+const char *const caps_cpu_models[] = {
+    "qemu64", "kvm64", "x86-64-v1", "x86-64-v2", "x86-64-v3", "x86-64-v4", "core2duo", "Conroe", "Penryn",
+    "Nehalem", "Westmere", "SandyBridge", "IvyBridge", "Haswell-noTSX", "Haswell", "Broadwell-noTSX",
+    "Broadwell", "Skylake-Client-noTSX-IBRS", "Skylake-Client", "Skylake-Server", "Skylake-Server-noTSX-IBRS",
+    "Cascadelake-Server", "Cascadelake-Server-noTSX", "Icelake-Server-noTSX", "Icelake-Server",
+    "SapphireRapids", "EPYC", "EPYC-Rome", "EPYC-Milan", "EPYC-Genoa", NULL,
+};
 
 /* A child with text made of a format. */
 static struct xml_node *putf(struct xml_node *parent, const char *name, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
