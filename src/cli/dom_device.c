@@ -473,10 +473,8 @@ bool cmd_change_media(struct vsh *v, const struct vsh_args *a)
         return false;
     struct xml_node *disk = find_disk(root, path);
     const char *device = disk ? xml_attr_get(disk, "device") : NULL;
-    if (!disk)
-        return vsh_error(v, "No disk found whose source path or target is %s", path);
     if (!device || (strcmp(device, "cdrom") != 0 && strcmp(device, "floppy") != 0))
-        return vsh_error(v, "The disk device '%s' is not removable", path);
+        return vsh_error(v, "No disk found whose source path or target is %s", path);
     struct xml_node *has = xml_child(disk, "source");
     if (eject && !has)
         return vsh_error(v, "The disk device '%s' doesn't have media", path);

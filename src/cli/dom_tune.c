@@ -80,8 +80,9 @@ static uint8_t *parse_cpus(struct vsh *v, const char *text, int cpus)
             to = strtoul(second, &end, 10);
             bad = end == second || to < from || *second < '0' || *second > '9';
         }
-        if (bad || (*end && *end != ',') || to > 1u << 16) {
+        if (bad || (*end && *end != ',') || to >= 1024) {
             free(map);
+            rpc_error_set(&v->error, VIR_INVALID_ARG, VIR_FROM_NONE, "Failed to parse bitmap '%s'", text);
             vsh_error(v, "Invalid cpulist '%s'", text);
             return NULL;
         }
@@ -257,7 +258,7 @@ bool cmd_memtune(struct vsh *v, const struct vsh_args *a)
         unsigned long long bytes = 0;
         if (text && text[0] == '-' && text[1] >= '0' && text[1] <= '9')
             rpc_params_ullong(&p, 9007199254740991ull, "%s", limits[i].field);
-        else if (text && (ok = vsh_scaled(v, a, limits[i].option, 1024, &bytes)))
+        else if (text && (ok = vsh_scale(v, text, 1024, &bytes)))
             rpc_params_ullong(&p, bytes / 1024 + (bytes % 1024 != 0), "%s", limits[i].field);
         if (!ok)
             vsh_error(v, "Unable to parse integer parameter %s", limits[i].option);

@@ -49,7 +49,7 @@ static int listens(const char *path)
 int session_start(const char *socket_path)
 {
     autofree char *program = session_program("lodged");
-    char *argv[] = {program, (char *)"--session", (char *)"--timeout=120", NULL};
+    char *argv[] = {program, (char *)"--session", NULL};
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
     posix_spawn_file_actions_init(&files);

@@ -316,6 +316,5 @@ bool cmd_echo(struct vsh *v, const struct vsh_args *a)
             fputs(*c == '\'' ? "'\\''" : (char[]){*c, 0}, stdout);
         putchar('\'');
     }
-    puts("");
     return true;
 }

@@ -1,5 +1,4 @@
 /* Storage volumes: vol-*. */
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -156,22 +155,7 @@ static bool size_option(struct vsh *v, const struct vsh_args *a, const char *opt
     const char *text = vsh_text(a, option);
     if (!text)
         return true;
-    char *end;
-    errno = 0;
-    unsigned long long n = strtoull(text, &end, 10), unit = 1;
-    static const char letters[] = "kmgtpe";
-    bool bad = errno || end == text || strchr(text, '-');
-    if (!bad && *end) {
-        const char *l = strchr(letters, tolower((unsigned char)*end));
-        unsigned base = !end[1] || !strcasecmp(end + 1, "iB") ? 1024 : !strcasecmp(end + 1, "B") ? 1000 : 0;
-        if (!strcasecmp(end, "b") || !strcasecmp(end, "bytes"))
-            l = letters, base = 0;
-        else
-            bad = !l || !base;
-        for (const char *i = letters; !bad && base && i <= l; i++)
-            unit *= base;
-    }
-    if (bad || __builtin_mul_overflow(n, unit, ret))
+    if (!vsh_scale(v, text, 1, ret))
         return vsh_error(v, "Malformed size %s", text);
     return true;
 }

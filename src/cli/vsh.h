@@ -98,7 +98,9 @@ bool vsh_int(struct vsh *v, const struct vsh_args *a, const char *option, int *r
 bool vsh_uint(struct vsh *v, const struct vsh_args *a, const char *option, unsigned *ret);
 bool vsh_ull(struct vsh *v, const struct vsh_args *a, const char *option, unsigned long long *ret);
 bool vsh_ll(struct vsh *v, const struct vsh_args *a, const char *option, long long *ret);
-/* A number with a unit ("k", "MiB", ...), without one in units of `scale` bytes: bytes. */
+/* Text as a number with a unit; false may leave v->error. */
+bool vsh_scale(struct vsh *v, const char *text, unsigned scale, unsigned long long *ret);
+/* An option with a unit ("k", "MiB", ...), without one in units of `scale` bytes: bytes. */
 bool vsh_scaled(struct vsh *v, const struct vsh_args *a, const char *option, unsigned scale, unsigned long long *ret);
 /* False, and said so, when both are given. */
 bool vsh_exclusive(struct vsh *v, const struct vsh_args *a, const char *one, const char *other);

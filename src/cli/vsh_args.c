@@ -239,24 +239,30 @@ static unsigned long long unit_bytes(const char *s, unsigned scale)
     return n;
 }
 
+bool vsh_scale(struct vsh *v, const char *text, unsigned scale, unsigned long long *ret)
+{
+    char *end;
+    errno = 0;
+    unsigned long long n = strtoull(text, &end, 10);
+    if (errno || end == text || strchr(text, '-'))
+        return false;
+    unsigned long long unit = unit_bytes(end, scale);
+    if (!unit) {
+        rpc_error_set(&v->error, VIR_INVALID_ARG, VIR_FROM_NONE, "unknown suffix '%s'", end);
+        return false;
+    }
+    if (__builtin_mul_overflow(n, unit, ret)) {
+        rpc_error_set(&v->error, VIR_OVERFLOW, VIR_FROM_NONE, "value too large: %llu%s", n, end);
+        return false;
+    }
+    return true;
+}
+
 bool vsh_scaled(struct vsh *v, const struct vsh_args *a, const char *option, unsigned scale, unsigned long long *ret)
 {
     const char *t = vsh_text(a, option);
-    if (!t)
-        return true;
-    char *end;
-    errno = 0;
-    unsigned long long n = strtoull(t, &end, 10);
-    bool digits = !errno && end > t && !strchr(t, '-');
-    unsigned long long unit = digits ? unit_bytes(end, scale) : 0;
-    if (!unit || __builtin_mul_overflow(n, unit, ret)) {
-        if (digits && !unit)
-            rpc_error_set(&v->error, VIR_INVALID_ARG, VIR_FROM_NONE, "unknown suffix '%s'", end);
-        else if (digits)
-            rpc_error_set(&v->error, VIR_OVERFLOW, VIR_FROM_NONE, "value too large: %llu%s", n, end);
-        return vsh_error(v, "Scaled numeric value '%s' for <%s> option is malformed or out of range", t, option);
-    }
-    return true;
+    return !t || vsh_scale(v, t, scale, ret) ||
+           vsh_error(v, "Scaled numeric value '%s' for <%s> option is malformed or out of range", t, option);
 }
 
 bool vsh_exclusive(struct vsh *v, const struct vsh_args *a, const char *one, const char *other)

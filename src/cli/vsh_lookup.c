@@ -160,9 +160,8 @@ bool vsh_vol(struct vsh *v, const struct vsh_args *a, const char *option, const 
             return vsh_error(v, "Requested volume '%s' is not in pool '%s'", text, pool.name);
         return true;
     }
-    if (pool_text)
+    if (pool_text || !pool_option)
         return vsh_error(v, "failed to get vol '%s'", text);
-    vsh_error(v, "failed to get vol '%s'", text);
     return vsh_error(v, "failed to get vol '%s', specifying --pool might help", text);
 }
 

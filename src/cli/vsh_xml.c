@@ -72,6 +72,23 @@ struct xml_node *vsh_domain_xml(struct vsh *v, const rp_domain *dom, unsigned fl
     return text ? vsh_parse(v, text) : NULL;
 }
 
+/* One element as it stands in its document: with its indentation, and with the quotes that virsh has here. */
+static void print_node(const struct xml_node *n)
+{
+    autofree char *text = xml_format(n);
+    unsigned depth = 0;
+    bool tag = false;
+    for (const struct xml_node *p = n->parent; p && p->parent; p = p->parent)
+        depth++;
+    for (const char *c = text; *c; c++) {
+        if (*c == '<' || *c == '>')
+            tag = *c == '<';
+        putchar(tag && *c == '\'' ? '"' : *c);
+        if (*c == '\n' && c[1])
+            printf("%*s", (int)depth * 2, "");
+    }
+}
+
 /*
  * A step of a path: "name", "name[3]", "*", with "//" before it at any depth. Only what people use to pick elements out
  * of a document; attributes and functions of XPath are not there.
@@ -81,7 +98,7 @@ static unsigned select_nodes(const struct xml_node *n, const char *path, bool wr
     unsigned found = 0;
     bool deep = false;
     while (*path == '/') {
-        deep = path[1] == '/';
+        deep |= path[1] == '/';
         path++;
     }
     size_t len = strcspn(path, "/["), step = strcspn(path, "/");
@@ -93,10 +110,8 @@ static unsigned select_nodes(const struct xml_node *n, const char *path, bool wr
                 found += select_nodes(c, path + step, wrap, print);
             } else {
                 found++;
-                if (print) {
-                    autofree char *text = xml_format(c);
-                    fputs(text, stdout);
-                }
+                if (print)
+                    print_node(c);
             }
         }
         if (deep) {
