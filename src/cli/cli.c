@@ -7,6 +7,7 @@
 
 #include "base/fd.h"
 #include "cli/img.h"
+#include "cli/install.h"
 #include "cli/vsh.h"
 
 int cli_error(const char *fmt, ...)
@@ -163,6 +164,10 @@ int cli_main(int argc, char **argv)
         return img_verb_main("qemu-nbd", "serve", argc, argv);
     if (!strcmp(name, "qemu-io"))
         return img_verb_main("qemu-io", "io", argc, argv);
+    if (!strcmp(name, "virt-install"))
+        return install_main(name, argc, argv);
+    if (!strcmp(name, "virt-clone"))
+        return clone_main(name, argc, argv);
     if (!strcmp(name, "virsh"))
         return vsh_main("virsh", argc, argv);
     if (is_management(argc, argv))

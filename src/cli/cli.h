@@ -84,6 +84,8 @@ char *cli_absolute(const char *path);
 
 int cli_run(const struct cli_verb *verb, int argc, char **argv);
 int cli_img(const struct cli_verb *verb, int argc, char **argv);
+int cli_install(const struct cli_verb *verb, int argc, char **argv);
+int cli_clone(const struct cli_verb *verb, int argc, char **argv);
 int cli_completion(const struct cli_verb *verb, int argc, char **argv);
 int cli_help_verb(const struct cli_verb *verb, int argc, char **argv);
 extern const struct cli_option cli_run_options[];

@@ -7,6 +7,8 @@
 const struct cli_verb cli_verbs[] = {
     {"run", "start a guest in the foreground", NULL, cli_run_notes, cli_run_options, NULL, cli_run},
     {"img", "work with disk images", "VERB [ARGUMENT]...", NULL, NULL, "@img", cli_img},
+    {"install", "make a guest from install media or an image", "[OPTION]...", NULL, NULL, NULL, cli_install},
+    {"clone", "copy a guest and its disks", "[OPTION]...", NULL, NULL, NULL, cli_clone},
     {"completion", "print a completion script for a shell", "bash|zsh|fish", NULL, NULL, "bash zsh fish",
      cli_completion},
     {"help", "explain a verb", "[VERB]", NULL, NULL, "@verbs", cli_help_verb},

@@ -212,7 +212,7 @@ class Manual(unittest.TestCase):
             for args in ((verb, "--help"), ("help", verb)):
                 p = lodge(*args)
                 self.assertEqual((p.returncode, p.stderr), (0, ""))
-                self.assertRegex(p.stdout, rf"Usage: lodge {verb}|(?m:^    {verb} - )")
+                self.assertRegex(p.stdout, rf"(?i:Usage: lodge {verb})|(?m:^    {verb} - )")
 
     def test_completion_knows_every_option_and_is_valid(self):
         for shell in "bash", "zsh", "fish":
