@@ -4,6 +4,8 @@
 const struct blk_driver *const blk_drivers[] = {
     /* protocols */
     &blk_file,
+    &blk_curl,
+    &blk_nbd,
     /* formats */
     &blk_qcow2,
     &blk_raw,

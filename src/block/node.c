@@ -353,7 +353,11 @@ static int open_node(const char *filename, const char *format, const struct blk_
         blk_node_unref(file);
         return code;
     }
-    return open_format(drv, file, filename ? shown : *file->filename ? file->filename : shown, o, flags, up, ret, err);
+    bool probed = !name;
+    code = open_format(drv, file, filename ? shown : *file->filename ? file->filename : shown, o, flags, up, ret, err);
+    if (code == 0)
+        (*ret)->probed = probed;
+    return code;
 }
 
 int blk_node_open(const char *filename, const char *format, const struct blk_opts *opts, unsigned flags,

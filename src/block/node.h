@@ -71,6 +71,7 @@ struct blk_node {
     struct blk_opts *opts;  /* as given to the driver */
     unsigned flags;         /* BLK_O_* */
     bool read_only;
+    bool probed; /* nobody said what format it is: see raw.c */
     bool grows_zero; /* protocols: what writes behind the end leave out reads as zeroes */
     bool stream; /* each cluster is written once, as a whole and compressed, best from start to end */
     _Atomic uint64_t size;  /* bytes: of the disk (formats), of the file (protocols) */

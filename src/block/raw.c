@@ -8,6 +8,8 @@
 #include "base/iov.h"
 #include "block/driver.h"
 
+enum { HEAD_BYTES = 2048 }; /* what probing looks at */
+
 struct raw {
     uint64_t offset;
     bool fixed; /* option size was given */
@@ -47,10 +49,29 @@ static int raw_preadv(struct blk_node *n, uint64_t offset, const struct iovec *i
     return blk_preadv(blk_node_file(n), at(n, offset), iov, niov);
 }
 
+/*
+ * Whether a write would let an image whose format was guessed be taken for another one next time: then whoever writes it (a
+ * guest) could name files of this host as its backing file.
+ */
+static int check_head(struct blk_node *n, uint64_t offset, const struct iovec *iov, unsigned niov, uint64_t len)
+{
+    uint8_t head[HEAD_BYTES] = {0};
+    uint64_t have = MIN((uint64_t)n->size, (uint64_t)HEAD_BYTES);
+    int code = blk_pread(blk_node_file(n), at(n, 0), head, have);
+    if (code < 0)
+        return code;
+    iov_read(iov, niov, 0, head + offset, MIN(len, HEAD_BYTES - offset));
+    for (unsigned i = 0; blk_drivers[i]; i++)
+        if (blk_drivers[i] != &blk_raw && blk_drivers[i]->probe && blk_drivers[i]->probe(head, have, n->filename) > 0)
+            return -EPERM;
+    return blk_probe(head, have) ? -EPERM : 0;
+}
+
 static int raw_pwritev(struct blk_node *n, uint64_t offset, const struct iovec *iov, unsigned niov, uint64_t len,
                        unsigned flags)
 {
-    return blk_pwritev(blk_node_file(n), at(n, offset), iov, niov, flags);
+    int code = n->probed && offset < HEAD_BYTES ? check_head(n, offset, iov, niov, len) : 0;
+    return code < 0 ? code : blk_pwritev(blk_node_file(n), at(n, offset), iov, niov, flags);
 }
 
 static int raw_zero(struct blk_node *n, uint64_t offset, uint64_t len, unsigned flags)
@@ -77,6 +98,10 @@ static int raw_status(struct blk_node *n, uint64_t offset, uint64_t len, bool wa
 
 static void raw_map(struct blk_node *n, bool write, uint64_t offset, uint64_t len, struct blk_map *ret)
 {
+    if (write && n->probed && offset < HEAD_BYTES) {
+        *ret = (struct blk_map){.kind = BLK_MAP_SLOW};
+        return;
+    }
     *ret = (struct blk_map){.kind = BLK_MAP_CHILD, .child = blk_node_file(n), .host = at(n, offset), .len = len};
 }
 
