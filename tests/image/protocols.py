@@ -115,7 +115,8 @@ class Io(peer.ImageTest):
     def test_commands(self):
         self.both("write -P 1 0 64k", "read -P 1 0 64k", "read -P 2 0 64k", "read -v 0 64", "read 0 17M", "read 1 511",
                   "read -q 0 512", "read -C 0 512")
-        self.both("write -z 64k 64k", "write -c 128k 64k", "write -c 100 64k", "write 100 1000",
+        self.both("write -z 64k 64k", "write -zu 64k 64k", "read -P 0 64k 64k")
+        self.both("write -c 128k 64k", "write -c 100 64k", "write 100 1000",
                   "writev -P 4 0 1k 2k", "readv -P 4 0 1k 2k", "flush", "alloc 0",
                   "alloc 0 16M", "map", "length", "truncate 20M", "length", "foo", "read", "read foo bar", "write -s x 0 1",
                   "read -P 4 -s 512 -l 512 0 2k", "read -P 4 -s 4k 0 2k", "write -P 300 0 1", "write -u 0 1k")
