@@ -35,12 +35,13 @@ void jit_put(struct jit *j, unsigned n, unsigned host)
 
 /* ---- flags ---- */
 
+/* Overwrites JIT_T1. */
 static void cc_save(struct jit *j)
 {
-    e_store(&j->e, GS(jit.tmp), RAX);
+    e_mov(&j->e, JIT_T1, RAX);
     e_bytes(&j->e, "\x9f\x0f\x90\xc0", 4); /* lahf; seto al */
     e_op(&j->e, 0x89, 2, RAX, GS(cc));
-    e_load(&j->e, RAX, GS(jit.tmp));
+    e_mov(&j->e, RAX, JIT_T1);
 }
 
 static void cc_load(struct jit *j)
@@ -53,8 +54,13 @@ static void cc_load(struct jit *j)
 
 void jit_flags_save(struct jit *j, unsigned need)
 {
-    if (j->fl == JIT_FL_HOST && need)
+    if (j->fl == JIT_FL_HOST && need == INSN_FLAG_C) {
+        struct opnd ah = GS(cc);
+        ah.disp++;
+        e_op(&j->e, OP_0F | 0x92, 1, 0, ah); /* setc */
+    } else if (j->fl == JIT_FL_HOST && need) {
         cc_save(j);
+    }
     j->fl = need ? JIT_FL_CC : JIT_FL_DEAD;
 }
 
