@@ -188,7 +188,7 @@ struct qcow2 {
 
     bool discard_below;
     enum { QHOLES_UNKNOWN, QHOLES_FEW, QHOLES_MANY } holes; /* whether clusters are allocated that the file does not have */
-    int error; /* a failed write-back: data may be lost; told by the next flush */
+    bool unsettled; /* the header was switched, but not yet made durable: what the old one names is not reused */
 };
 
 /* qcow2_header.c */

@@ -84,6 +84,32 @@ static size_t put_features(uint8_t *buf, size_t at, size_t cap, size_t wish)
     return n ? put_ext(buf, at, cap, QX_FEATURES, table, (uint32_t)(n * 48)) : at;
 }
 
+/*
+ * Writes the header's first part. Where that fails, what the file has decides: the new header is in effect, the old one still
+ * is, or (torn) neither can be told, and nothing more is written.
+ */
+static int switch_header(struct qcow2 *s, const uint8_t *buf, size_t len)
+{
+    uint8_t old[512], now[512];
+    int code = blk_pread(s->file, 0, old, sizeof old);
+    if (code < 0)
+        return code;
+    code = blk_pwrite(s->file, 0, buf, len, 0);
+    if (code < 0) {
+        if (blk_pread(s->file, 0, now, sizeof now) == 0 && !memcmp(now, old, sizeof old))
+            return code;
+        if (blk_pwrite(s->file, 0, old, sizeof old, 0) == 0)
+            return code;
+        s->corrupt = true;
+        log_error("%s: the header could not be written (%s), nor put back: no more writes to this image",
+                  s->node->filename, strerror(-code));
+        return code;
+    }
+    /* It is in effect. Until it is durable, no cluster that the old one names may get another use. */
+    s->unsettled = qcow2_barrier(s) < 0;
+    return 0;
+}
+
 int qcow2_write_header(struct qcow2 *s)
 {
     autofree uint8_t *buf = xcalloc(1, s->cluster_size);
@@ -171,9 +197,7 @@ int qcow2_write_header(struct qcow2 *s)
         if (code == 0)
             code = qcow2_barrier(s);
     }
-    if (code == 0)
-        code = blk_pwrite(s->file, 0, buf, MIN(MAX(head, (size_t)512), s->cluster_size), 0);
-    return code < 0 ? code : qcow2_barrier(s);
+    return code < 0 ? code : switch_header(s, buf, MIN(MAX(head, (size_t)512), s->cluster_size));
 }
 
 /* ---- reading ---- */

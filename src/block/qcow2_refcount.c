@@ -207,12 +207,14 @@ static struct qtable *block_l(struct qcow2 *s, uint64_t index)
 int64_t qcow2_alloc_l(struct qcow2 *s, uint64_t n, bool *ret_fresh)
 {
     uint64_t start = n == 1 ? s->free_from : MAX(s->run_from, s->free_from), have = 0, i = start;
+    s->want = n;
+    if (s->unsettled)
+        return -EAGAIN;
     while (have < n) {
         struct qtable *t = block_l(s, i);
         if (!t) {
             if (n > 1)
                 s->run_from = start;
-            s->want = n;
             return -EAGAIN;
         }
         if (qcow2_rb_value(s, t->data, i & (BIT64(s->rb_bits) - 1)) == 0) {
@@ -248,7 +250,11 @@ int64_t qcow2_alloc_l(struct qcow2 *s, uint64_t n, bool *ret_fresh)
 int64_t qcow2_alloc_m(struct qcow2 *s, uint64_t n, bool *ret_fresh)
 {
     for (;;) {
-        int code = qcow2_apply_frees_m(s);
+        int code = s->unsettled ? qcow2_barrier(s) : 0;
+        if (code == 0) {
+            s->unsettled = false;
+            code = qcow2_apply_frees_m(s);
+        }
         if (code < 0)
             return code;
         pthread_mutex_lock(&s->lock);

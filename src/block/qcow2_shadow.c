@@ -161,6 +161,9 @@ int64_t qcow2_shadow_alloc_m(struct qshadow *h, uint64_t n)
         if (code < 0)
             return code;
     }
+    /* They are written even if the switch then fails. */
+    if (h->s->fresh_from != UINT64_MAX)
+        h->s->fresh_from = MAX(h->s->fresh_from, start + n);
     return (int64_t)(start << h->s->cluster_bits);
 }
 

@@ -135,7 +135,11 @@ int qcow2_writeback_m(struct qcow2 *s)
     struct qfrees freed = {0};
     if (s->corrupt)
         return -EIO;
-    int code = qcow2_apply_frees_m(s);
+    int code = s->unsettled ? qcow2_barrier(s) : 0;
+    if (code == 0) {
+        s->unsettled = false;
+        code = qcow2_apply_frees_m(s);
+    }
     if (code < 0)
         return code;
     pthread_mutex_lock(&s->lock);
