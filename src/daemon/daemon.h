@@ -125,6 +125,9 @@ void domain_event_monitor(void *daemon, struct guest *g, const char *name, const
 int auth_list(struct daemon *d, struct rpc_call *call);
 int auth_polkit(struct daemon *d, struct rpc_call *call);
 
+/* graphics.c */
+int open_graphics_fd(struct daemon *d, struct rpc_call *call);
+
 /* console.c */
 void console_ended(struct guest *g);
 

@@ -199,6 +199,7 @@ const struct driver driver_domain_monitor = {
             {RPC_PROC_DOMAIN_SEND_KEY, send_key},
             {RPC_PROC_DOMAIN_INJECT_NMI, inject_nmi},
             {RPC_PROC_DOMAIN_SCREENSHOT, screenshot},
+            {RPC_PROC_DOMAIN_OPEN_GRAPHICS_FD, open_graphics_fd},
             {0},
         },
 };

@@ -107,11 +107,8 @@ struct domain *guest_config(const struct guest *g, bool inactive, struct rpc_err
 /* Passwords are attributes of <graphics>; nothing else in a document is secret. */
 static void drop_secrets(struct domain *d)
 {
-    for (unsigned i = 0; i < d->unknown.n_items; i++) {
-        struct xml_node *n = d->unknown.items[i].node;
-        if (n && !strcmp(n->name, "graphics"))
-            xml_attr_remove(n, "passwd");
-    }
+    for (unsigned i = 0; i < d->n_graphics; i++)
+        domain_set(&d->graphics[i].passwd, NULL);
 }
 
 char *guest_xml(const struct guest *g, unsigned flags, struct rpc_error *e)

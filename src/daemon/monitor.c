@@ -91,18 +91,6 @@ static void on_cpus(void *opaque, json_t *ret, const char *error)
         g->tids[g->n_tids] = json_integer_value(json_object_get(json_array_get(ret, g->n_tids), "thread-id"));
 }
 
-/* The display's port is chosen when it starts; clients look for it in the live document. */
-static void on_vnc(void *opaque, json_t *ret, const char *error)
-{
-    struct guest *g = opaque;
-    const char *service = json_string_value(json_object_get(ret, "service"));
-    int port = service ? atoi(service) : 0;
-    if (port <= 0 || port > 65535 || !g->live || !g->live->n_graphics || g->live->graphics[0].socket)
-        return;
-    g->live->graphics[0].port = port;
-    run_save(g);
-}
-
 void guest_monitor_connect(struct guest *g)
 {
     static const struct qmp_owner events = {NULL, on_event, on_closed};
@@ -116,8 +104,6 @@ void guest_monitor_connect(struct guest *g)
         return;
     }
     qmp_call(g->qmp, "query-cpus-fast", NULL, on_cpus, g);
-    if (g->live->n_graphics)
-        qmp_call(g->qmp, "query-vnc", NULL, on_vnc, g);
     if (g->adopted)
         qmp_call(g->qmp, "query-status", NULL, on_status, g);
 }

@@ -135,6 +135,8 @@ static void on_status(void *opaque, uint32_t events)
         *end = 0;
         if (!strncmp(line, "pty ", 4))
             note_pty(g, line + 4);
+        else if (!strncmp(line, "vnc ", 4) && g->live->n_graphics) /* the port that it has chosen */
+            g->live->graphics[0].port = atoi(line + 4);
         else if (!strcmp(line, "running")) {
             started(g);
             return;

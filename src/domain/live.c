@@ -86,6 +86,10 @@ void domain_live(struct domain *d, int id)
         name_device(&d->consoles[i].unknown, d->consoles[i].target == DOMAIN_CONSOLE_SERIAL ? "serial" : "console", i);
     for (unsigned i = 0; i < d->n_channels; i++)
         name_device(&d->channels[i].unknown, "channel", i);
+    for (unsigned i = 0; i < d->n_inputs; i++)
+        name_device(&d->inputs[i].unknown, "input", i);
+    for (unsigned i = 0; i < d->n_videos; i++)
+        name_device(&d->videos[i].unknown, "video", i);
     for (unsigned i = 0; i < d->n_rngs; i++)
         name_device(&d->rngs[i].unknown, "rng", i);
     for (unsigned i = 0; i < d->n_filesystems; i++)
@@ -156,6 +160,13 @@ void domain_inactive(struct domain *d)
         unname(&d->consoles[i].unknown);
     for (unsigned i = 0; i < d->n_channels; i++)
         unname(&d->channels[i].unknown);
+    for (unsigned i = 0; i < d->n_inputs; i++)
+        unname(&d->inputs[i].unknown);
+    for (unsigned i = 0; i < d->n_videos; i++)
+        unname(&d->videos[i].unknown);
+    for (unsigned i = 0; i < d->n_graphics; i++)
+        if (d->graphics[i].autoport == DOMAIN_ON)
+            d->graphics[i].port = -1; /* the next one is free again */
     for (unsigned i = 0; i < d->n_rngs; i++)
         unname(&d->rngs[i].unknown);
     for (unsigned i = 0; i < d->n_filesystems; i++)
