@@ -1,7 +1,7 @@
 /*
  * A bzImage whose kernel is unpacked here instead of by the guest: for engines that run guest code slowly. The kernel
- * then stands at the address it was linked for, without KASLR. Only LZ4 (what Debian uses), and only where everything
- * fits; else the guest does it.
+ * then stands at the address it was linked for, without KASLR. Only LZ4 and XZ (what Debian uses), and only where
+ * everything fits; else the guest does it.
  *
  * Unpacked straight into guest RAM: the ELF file so that its first segment falls into place, then the other segments
  * are moved down.
@@ -13,11 +13,20 @@
 #include "base/fd.h"
 #include "machine/load.h"
 #include "machine/lz4.h"
+#include "machine/xz.h"
 
 #define PHDRS_MAX 16
 #define UNPACKED_MAX (512 * MIB)
 
+/* How kernels are packed. `unpack` stops early when the room is full: the bytes written, or -errno. */
+static const struct packing {
+    const char *magic;
+    unsigned len;
+    long (*unpack)(const uint8_t *src, size_t src_len, uint8_t *dst, size_t dst_cap);
+} packings[] = {{"\x02\x21\x4c\x18", 4, lz4_legacy}, {XZ_MAGIC, sizeof XZ_MAGIC, xz_stream}};
+
 struct image {
+    const struct packing *packing;
     Elf64_Ehdr head;
     Elf64_Phdr load[PHDRS_MAX];
     unsigned n;
@@ -32,7 +41,7 @@ static bool parse(const struct load *l, const uint8_t *packed, uint64_t len, str
     uint8_t head[sizeof i->head + PHDRS_MAX * sizeof(Elf64_Phdr)];
     Elf64_Phdr p;
 
-    if (lz4_legacy(packed, len, head, sizeof head) != (long)sizeof head)
+    if (i->packing->unpack(packed, len, head, sizeof head) != (long)sizeof head)
         return false;
     memcpy(&i->head, head, sizeof i->head);
     if (memcmp(i->head.e_ident, ELFMAG, SELFMAG) || i->head.e_ident[EI_CLASS] != ELFCLASS64 ||
@@ -75,7 +84,7 @@ static int place(struct load *l, const uint8_t *packed, uint64_t len, const stru
     if (mem_iov(m, i->base, whole, true, &iov, &n, 1) < 0)
         return -EFAULT;
     uint8_t *host = iov.iov_base;
-    long got = lz4_legacy(packed, len, host, i->size);
+    long got = i->packing->unpack(packed, len, host, i->size);
     if (got != (long)i->size)
         return -EINVAL;
     gpa_t filled = i->start;
@@ -111,7 +120,10 @@ bool unpack_linux(struct load *l, uint64_t code_off, gpa_t *ret_entry)
     if (!packed || fd_pread_full(l->kernel.fd, packed, len, (off_t)off) < 0)
         return false;
     i.size = le32_get(packed + len - 4); /* appended by the kernel's build */
-    if (i.size && i.size <= UNPACKED_MAX && le32_get(packed) == LZ4_LEGACY_MAGIC && parse(l, packed, len - 4, &i) &&
+    for (unsigned k = 0; k < ARRAY_SIZE(packings); k++)
+        if (!memcmp(packed, packings[k].magic, packings[k].len))
+            i.packing = &packings[k];
+    if (i.size && i.size <= UNPACKED_MAX && i.packing && parse(l, packed, len - 4, &i) &&
         place(l, packed, len - 4, &i) >= 0) {
         l->kernel_start = i.start;
         l->kernel_end = i.end;

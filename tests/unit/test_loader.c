@@ -1,5 +1,6 @@
 /* Loaders: what a kernel finds, and that broken files give one clear message and nothing worse. */
 #include <elf.h>
+#include <lzma.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -210,7 +211,7 @@ static size_t lz4_pack(const uint8_t *src, size_t len, uint8_t *dst)
     return n;
 }
 
-static size_t make_packed(uint8_t k[PACKED_MAX])
+static size_t make_packed(uint8_t k[PACKED_MAX], bool xz)
 {
     static uint8_t elf[PACKED_ELF];
     Elf64_Ehdr h = {.e_type = ET_EXEC,
@@ -235,10 +236,16 @@ static size_t make_packed(uint8_t k[PACKED_MAX])
     memset(elf + 0x3000, 0x22, 0x800);
     make_bzimage(k);
     size_t at = (BZ_SETUP + 1) * 512, start = at;
-    le32_put(k + at, 0x184c2102);
-    size_t n = lz4_pack(elf, sizeof elf, k + at + 8);
-    le32_put(k + at + 4, (uint32_t)n);
-    at += 8 + n;
+    if (xz) { /* as Linux's build does: CRC32 as the check */
+        size_t n = 0;
+        assert_int_equal(lzma_easy_buffer_encode(6, LZMA_CHECK_CRC32, NULL, elf, sizeof elf, k + at, &n, PACKED_MAX - at - 4), LZMA_OK);
+        at += n;
+    } else {
+        le32_put(k + at, 0x184c2102);
+        size_t n = lz4_pack(elf, sizeof elf, k + at + 8);
+        le32_put(k + at + 4, (uint32_t)n);
+        at += 8 + n;
+    }
     le32_put(k + at, PACKED_ELF);
     at += 4;
     le32_put(k + 0x1f4, (uint32_t)(at - start + 15) / 16);
@@ -247,11 +254,10 @@ static size_t make_packed(uint8_t k[PACKED_MAX])
     return at;
 }
 
-static void test_unpack(void **state)
+static void check_unpack(struct fixture *f, bool xz)
 {
-    struct fixture *f = *state;
     static uint8_t k[PACKED_MAX];
-    size_t len = make_packed(k);
+    size_t len = make_packed(k, xz);
     f->b.unpack = true;
     assert_int_equal(mem_set(f->mem, MIB, 0x99, RAM - MIB), 0);
     if (load(f, k, len) < 0)
@@ -268,15 +274,27 @@ static void test_unpack(void **state)
     assert_int_equal(peek(f, f->s.gpr[RSI] + 0x202), 0x53726448);
 }
 
+static void test_unpack(void **state)
+{
+    check_unpack(*state, false);
+}
+
+static void test_unpack_xz(void **state)
+{
+    check_unpack(*state, true);
+}
+
 /* Broken packed kernels are left to the guest, or refused; nothing worse. */
 static void test_unpack_bad(void **state)
 {
     struct fixture *f = *state;
     static uint8_t good[PACKED_MAX], k[PACKED_MAX];
-    size_t len = make_packed(good);
+    size_t len = make_packed(good, false);
     uint32_t random = 12345;
     f->b.unpack = true;
-    for (unsigned i = 0; i < 400; i++) {
+    for (unsigned i = 0; i < 800; i++) {
+        if (i == 400)
+            len = make_packed(good, true);
         memcpy(k, good, sizeof k);
         for (unsigned j = 0; j < 1 + i % 3; j++) {
             random = random * 1664525 + 1013904223;
@@ -488,6 +506,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_bzimage_32bit_and_small_ram, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bzimage_bad, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unpack, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unpack_xz, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unpack_bad, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pvh, setup, teardown),
         cmocka_unit_test_setup_teardown(test_vmlinux, setup, teardown),

@@ -54,6 +54,9 @@ static bool fits(const struct kvm_vcpu *v, const struct vcpu_debug *d)
     unsigned slots = SLOTS - kvm_engine_of(v->vcpu.engine)->corrects_syscall;
     if (d->n_breaks + d->n_watches > slots)
         return false;
+    /* A KVM without hardware below it takes watchpoints and never meets them. */
+    if (d->n_watches && kvm_engine_of(v->vcpu.engine)->corrects_syscall)
+        return false;
     for (unsigned i = 0; i < d->n_watches; i++) {
         const struct vcpu_watch *w = &d->watches[i];
         if ((w->len != 1 && w->len != 2 && w->len != 4 && w->len != 8) || w->addr % w->len)
