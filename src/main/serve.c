@@ -211,6 +211,18 @@ static char *op_engine_info(void *opaque)
     return vm_info_engine(((struct serve *)opaque)->vm);
 }
 
+static int op_change_medium(void *opaque, const char *device, const char *path, bool force, struct err *err)
+{
+    return vm_change_medium(((struct serve *)opaque)->vm, device, path, force, err);
+}
+
+static void on_tray(void *opaque, const char *target, bool open)
+{
+    autofree char *data = xasprintf("{\"device\": \"%s\", \"id\": \"/machine/%s\", \"tray-open\": %s}", target, target,
+                                    open ? "true" : "false");
+    monitor_event(((struct serve *)opaque)->monitor, "DEVICE_TRAY_MOVED", data);
+}
+
 static int op_screendump(void *opaque, const char *path, bool ppm, struct err *err)
 {
     return vm_screendump(((struct serve *)opaque)->vm, path, ppm, err);
@@ -259,6 +271,7 @@ static const struct monitor_vm_ops monitor_ops = {
     .paging = op_paging,
     .read_phys = op_read_phys,
     .pci = op_pci,
+    .change_medium = op_change_medium,
     .screendump = op_screendump,
     .key = op_key,
     .move = op_move,
@@ -466,7 +479,7 @@ static void show_graphics(struct serve *s)
 static int start(struct serve *s, const struct serve_options *o, struct err *err)
 {
     const struct domain *d = s->domain;
-    const struct vm_owner owner = {s, on_event, on_end, on_debug};
+    const struct vm_owner owner = {s, on_event, on_end, on_debug, on_tray};
     int code;
     if (o->monitor) {
         char uuid[37];

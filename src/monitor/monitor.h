@@ -70,6 +70,8 @@ struct monitor_vm_ops {
     int (*paging)(void *opaque, unsigned cpu, struct monitor_paging *ret, struct err *err);
     int (*read_phys)(void *opaque, uint64_t gpa, void *buf, size_t len); /* 0 or -EFAULT */
     char *(*pci)(void *opaque);                                          /* text */
+    /* Another medium in a CD drive, or none (path NULL). NULL: there are none. */
+    int (*change_medium)(void *opaque, const char *device, const char *path, bool force, struct err *err);
     /* Screen and input; NULL: there is none. */
     int (*screendump)(void *opaque, const char *path, bool ppm, struct err *err);
     int (*key)(void *opaque, const char *name, int number, bool down, struct err *err); /* name NULL: QEMU's number */

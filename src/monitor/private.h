@@ -41,6 +41,8 @@ struct qmp_session {
 };
 json_t *qmp_execute(struct qmp_session *s, const json_t *message, const char *parse_error);
 /* qmp_input.c: commands. */
+json_t *qmp_eject(struct qmp_session *s, const json_t *args, struct err *err);
+json_t *qmp_change_medium(struct qmp_session *s, const json_t *args, struct err *err);
 json_t *qmp_screendump(struct qmp_session *s, const json_t *args, struct err *err);
 json_t *qmp_send_key(struct qmp_session *s, const json_t *args, struct err *err);
 json_t *qmp_input_send_event(struct qmp_session *s, const json_t *args, struct err *err);

@@ -300,6 +300,8 @@ static int check_args(const struct command *c, const json_t *args, struct err *e
             return err_set(err, -EINVAL, "Invalid parameter type for '%s', expected: string", key);
         if (type == 'i' && !json_is_integer(value))
             return err_set(err, -EINVAL, "Invalid parameter type for '%s', expected: integer", key);
+        if (type == 'b' && !json_is_boolean(value))
+            return err_set(err, -EINVAL, "Invalid parameter type for '%s', expected: boolean", key);
         if (type == 'a' && !json_is_array(value))
             return err_set(err, -EINVAL, "Invalid parameter type for '%s', expected: array", key);
     }

@@ -1,4 +1,4 @@
-/* QMP's commands for screen, keys and pointer, in QEMU's words. */
+/* QMP's commands for screen, keys, pointer and removable media, in QEMU's words. */
 #include <errno.h>
 #include <string.h>
 
@@ -27,7 +27,33 @@ json_t *qmp_screendump(struct qmp_session *s, const json_t *args, struct err *er
     return code < 0 ? NULL : json_object();
 }
 
-/* {"type": "qcode", "data": "ret"} or {"type": "number", "data": 28}, or the name alone. */
+static json_t *change(struct qmp_session *s, const json_t *args, const char *path, struct err *err)
+{
+    const struct monitor_vm *vm = &s->m->vm;
+    const char *device = json_string_value(json_object_get(args, "device"));
+    if (!device)
+        device = json_string_value(json_object_get(args, "id"));
+    if (!device) {
+        err_set(err, -EINVAL, "Parameter 'device' is missing");
+        return NULL;
+    }
+    bool force = json_is_true(json_object_get(args, "force"));
+    int code = vm->ops->change_medium ? vm->ops->change_medium(vm->opaque, device, path, force, err)
+                                      : err_set(err, -ENODEV, "the guest has no drives with removable media");
+    return code < 0 ? NULL : json_object();
+}
+
+json_t *qmp_eject(struct qmp_session *s, const json_t *args, struct err *err)
+{
+    return change(s, args, NULL, err);
+}
+
+json_t *qmp_change_medium(struct qmp_session *s, const json_t *args, struct err *err)
+{
+    return change(s, args, json_string_value(json_object_get(args, "filename")), err);
+}
+
+/* {"type": "qcode, "data": "ret"} or {"type": "number", "data": 28}, or the name alone. */
 static int send_one(const struct monitor_vm *vm, const json_t *key, bool down, struct err *err)
 {
     const json_t *data = json_is_object(key) ? json_object_get(key, "data") : key;

@@ -74,7 +74,10 @@ with tempfile.TemporaryDirectory() as d:
         alone.key(0xff0d)
         stage(g, 4)
         same(alone, g, 'ZRLE in the VESA mode')
-        alone.key(0xff0d)
+        try:
+            alone.key(0xff0d)
+        except OSError:
+            pass # it may be off before the key is up again
         check(g.process.wait(30) == 0, 'the sector powers off')
     check(not os.path.exists(path), 'the socket goes with the guest')
 
