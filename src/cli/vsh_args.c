@@ -110,6 +110,14 @@ bool vsh_args_parse(struct vsh *v, const struct vsh_cmd *cmd, int argc, char **a
             i += took;
             continue;
         }
+        /* One letter, where the verb has an option of one. */
+        if (!only_data && w[0] == '-' && isalpha((unsigned char)w[1]) && !w[2] && find(a, w + 1, 1) >= 0) {
+            char word[] = {'-', '-', w[1], 0};
+            bool took;
+            if (!parse_named(v, a, word, NULL, &took, &seen))
+                return false;
+            continue;
+        }
         if (!only_data && !strcmp(w, "--")) {
             only_data = true;
             continue;

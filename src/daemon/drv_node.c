@@ -89,10 +89,10 @@ static int get_memory_stats(struct daemon *d, struct rpc_call *call)
     ARGS(rp_int_int_flags);
     RET(rp_stats);
     struct host_memory m;
-    if (a->value > 0)
+    if (a->value2 > 0) /* the cell; `value` is the number of parameters */
         return verr_set(&call->error, VIR_INVALID_ARG, "cellNum in virNodeGetMemoryStats must be less than or equal to 0");
     ret->nparams = 4;
-    if (a->value2 == 0)
+    if (a->value == 0)
         return RPC_DONE;
     host_memory_read(&m);
     ret->params.params_val = xcalloc(4, sizeof(rp_stat));
