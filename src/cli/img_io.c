@@ -222,7 +222,7 @@ static int cmd_map(struct io *io, int argc, char **argv)
         }
         char len[32], off[32];
         printf("%s (0x%" PRIx64 ") bytes %s allocated at offset %s (0x%" PRIx64 ")\n",
-               io_size_text((double)(pos - start), len), pos - start, allocated ? "    " : "not",
+               io_size_text((double)(pos - start), len), pos - start, allocated ? "   " : "not",
                io_size_text((double)start, off), start);
     }
     return 0;
