@@ -110,6 +110,12 @@ static const struct img_option dd_options[] = {
     {IMG_OUT_FORMAT, 'O', "output-format", "FMT", "the target's format (raw)"},
     OPT_SHARE, OPT_IMAGE_OPTS, OPT_OBJECT, OPT_END,
 };
+static const struct img_option import_options[] = {
+    {IMG_OUT_FORMAT, 'O', "target-format", "FMT", "the images' format (qcow2)"},
+    {IMG_DIRECTORY, 'd', "directory", "DIR", "where the images go (the current directory)"},
+    {IMG_NAME, 'n', "name", "NAME", "the machine's name; without it, the appliance's"},
+    OPT_PROGRESS, OPT_QUIET, OPT_END,
+};
 static const struct img_option info_options[] = {
     OPT_FORMAT, OPT_OUTPUT,
     {IMG_CHAIN, 0, "backing-chain", NULL, "all images of the backing chain"},
@@ -199,6 +205,7 @@ const struct img_verb img_verbs[] = {
     {"convert", "copy an image into another format", "FILE... TARGET", convert_options, img_convert},
     {"create", "make an empty image", "FILE [SIZE]", create_options, img_create},
     {"dd", "copy blocks", "[bs=SIZE] [count=N] [skip=N] if=FILE of=FILE", dd_options, img_dd},
+    {"import", "make images and a domain document of an appliance (OVA, OVF)", "FILE", import_options, img_import},
     {"info", "show an image's format, sizes, snapshots", "FILE", info_options, img_info},
     {"io", "read and write an image by commands", "[FILE]", io_options, img_io},
     {"map", "show where an image's contents are stored", "FILE", map_options, img_map},
