@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/img.h"
 #include "cli/vsh.h"
 
 /* Words of a list separated by blanks. */
@@ -25,6 +26,31 @@ static void put_verbs(const char *before, const char *after)
                 printf("%s%s%s", before, c->name, after);
 }
 
+static void put_img_verbs(const char *after)
+{
+    for (const struct img_verb *v = img_verbs; v->name; v++)
+        printf("%s%s", v->name, after);
+}
+
+/* The verbs of lodge img, and behind one its options and files. */
+static void bash_img(const char *name)
+{
+    printf("    %s)\n        if [ \"$COMP_CWORD\" -eq 2 ]; then\n            COMPREPLY=($(compgen -W \"", name);
+    put_img_verbs(" ");
+    puts("--help\" -- \"$cur\"))\n            return\n        fi\n        compopt -o filenames\n        case ${COMP_WORDS[2]} in");
+    for (const struct img_verb *v = img_verbs; v->name; v++) {
+        printf("        %s) COMPREPLY=($(compgen -f -W \"", v->name);
+        for (const struct img_option *o = v->options; o && o->help; o++) {
+            if (o->letter)
+                printf("-%c ", o->letter);
+            if (o->name)
+                printf("--%s ", o->name);
+        }
+        puts("--help\" -- \"$cur\")) ;;");
+    }
+    puts("        esac ;;");
+}
+
 static void bash(void)
 {
     puts("# bash completion for lodge\n_lodge()\n{\n"
@@ -34,6 +60,10 @@ static void bash(void)
     put_verbs("", " ");
     puts("--help --version\" -- \"$cur\"))\n        return\n    fi\n    case $verb in");
     for (const struct cli_verb *v = cli_verbs; v->name; v++) {
+        if (v->arg_words && !strcmp(v->arg_words, "@img")) {
+            bash_img(v->name);
+            continue;
+        }
         printf("    %s)\n        case $prev in\n", v->name);
         for (const struct cli_option *o = v->options; o && o->name; o++) {
             if (o->value == CLI_FLAG)
@@ -103,6 +133,10 @@ static void zsh(void)
             printf(" \\\n        '1:verb:(");
             put_verbs("", " ");
             printf(")'");
+        } else if (v->arg_words && !strcmp(v->arg_words, "@img")) {
+            printf(" \\\n        '1:verb:(");
+            put_img_verbs(" ");
+            printf(")' '*:file:_files'");
         } else if (v->arg_words) {
             printf(" \\\n        '1:argument:(%s)'", v->arg_words);
         }
@@ -138,7 +172,11 @@ static void fish(void)
                 printf(" -a '%s'", o->words);
             printf(" -d \"%s\"\n", o->help);
         }
-        if (v->arg_words && strcmp(v->arg_words, "@verbs"))
+        if (v->arg_words && !strcmp(v->arg_words, "@img")) {
+            printf("complete -c lodge -n '__fish_seen_subcommand_from %s' -F -a '", v->name);
+            put_img_verbs(" ");
+            puts("'");
+        } else if (v->arg_words && strcmp(v->arg_words, "@verbs"))
             printf("complete -c lodge -n '__fish_seen_subcommand_from %s' -a '%s'\n", v->name, v->arg_words);
     }
     fish_management();
