@@ -17,10 +17,10 @@
 #include "cpu/soft/seg.h"
 #include "cpu/soft/sys.h"
 
-/* Of all vCPUs together, but between these limits for each: a Debian boot decodes about 30 MiB of blocks. */
+/* Of all vCPUs together, but between these limits for each: a Debian boot decodes about 26 MiB of blocks. */
 #define ARENAS_SIZE (64 * MIB)
 #define ARENA_MIN (16 * MIB)
-#define ARENA_MAX (32 * MIB)
+#define ARENA_MAX (24 * MIB)
 #define CODE_MAX (BLOCK_INSNS_MAX * 15)
 #define BLOCK_SIZE_MAX (sizeof(struct soft_block) + (BLOCK_INSNS_MAX + 1) * sizeof(struct insn) + CODE_MAX)
 

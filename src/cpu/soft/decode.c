@@ -304,7 +304,7 @@ static bool bind(struct soft_cpu *c, struct insn *i, const ZydisDecoder *d, Zydi
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeOperands(d, ctx, z, ops, z->operand_count)))
         return false;
     if (sys_claim(i, z, ops)) {
-        i->system = true;
+        i->flags |= INSN_F_SYSTEM;
         switch (z->mnemonic) {
         case ZYDIS_MNEMONIC_CLI:
         case ZYDIS_MNEMONIC_STI:

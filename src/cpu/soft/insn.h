@@ -28,6 +28,7 @@ enum {
     INSN_F_REPNE = 8,
     INSN_F_RIPREL = 16, /* base is INSN_RIP and disp counts from this instruction's own RIP */
     INSN_F_STACK_SEG = 32,
+    INSN_F_SYSTEM = 64, /* claimed by sys_*.c; the mnemonic alone does not say so (far branches, MOV to segments) */
 };
 
 /* Status flags, for liveness. */
@@ -58,7 +59,6 @@ struct insn {
     uint8_t base, index, scale, seg; /* memory operand; scale 1, 2, 4, 8; seg: ES..GS after prefixes and defaults */
     uint8_t opcode;    /* last opcode byte */
     uint8_t aux;       /* handler's own: condition code, shift kind, VEX.vvvv, … */
-    bool system;       /* claimed by sys_*.c; the mnemonic alone does not say so (far branches, MOV to segments) */
     uint8_t flags_read;  /* INSN_FLAG_*: status flags that it depends on, */
     uint8_t flags_write; /* … and those that it sets whatever its operands are */
     int64_t disp;      /* displacement, sign-extended */

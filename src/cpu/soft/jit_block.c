@@ -60,7 +60,7 @@ static bool eight_registers(unsigned mnemonic)
 static jit_lower *lowering(const struct jit *j, const struct insn *i)
 {
     const struct jit_row *r = &table[i->mnemonic];
-    if (i->system)
+    if (i->flags & INSN_F_SYSTEM)
         return r->system ? r->lower : NULL;
     if (!(j->b->mode & MODE_CS64) && eight_registers(i->mnemonic))
         return NULL;
