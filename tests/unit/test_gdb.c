@@ -17,6 +17,7 @@
 #include "base/loop.h"
 #include "base/sock.h"
 #include "monitor/gdb.h"
+#include "client.h"
 
 enum { CPUS = 3 };
 
@@ -146,22 +147,6 @@ static void turn(struct machine *k)
 {
     for (int i = 0; i < 8; i++)
         loop_poll(k->loop, 0);
-}
-
-static char *read_all(int fd)
-{
-    char *s = xcalloc(1, 1);
-    size_t len = 0;
-    for (;;) {
-        char buf[4096];
-        ssize_t n = recv(fd, buf, sizeof buf, MSG_DONTWAIT);
-        if (n <= 0)
-            return s;
-        s = realloc(s, len + (size_t)n + 1);
-        assert_non_null(s);
-        memcpy(s + len, buf, (size_t)n);
-        s[len += (size_t)n] = 0;
-    }
 }
 
 static int attach(struct machine *k)

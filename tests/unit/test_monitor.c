@@ -18,6 +18,7 @@
 #include "base/loop.h"
 #include "base/sock.h"
 #include "monitor/monitor.h"
+#include "client.h"
 
 struct machine {
     struct loop *loop;
@@ -179,22 +180,6 @@ static void turn(struct machine *k)
 {
     for (int i = 0; i < 5; i++)
         loop_poll(k->loop, 0);
-}
-
-/* What the client can read now, as text; "" when the connection is closed or nothing is there. */
-static char *read_all(int fd)
-{
-    char *s = xcalloc(1, 1);
-    size_t len = 0;
-    for (;;) {
-        char buf[4096];
-        ssize_t n = recv(fd, buf, sizeof buf, MSG_DONTWAIT);
-        if (n <= 0)
-            return s;
-        s = realloc(s, len + n + 1);
-        memcpy(s + len, buf, n);
-        s[len += n] = 0;
-    }
 }
 
 static bool is_closed(int fd)
