@@ -179,6 +179,8 @@ def measure(d):
             c.defineXML(d.xml("l%04d" % i))
         r["virsh list --all of 1,000, ms"] = median(lambda: timed(lambda: virsh(d, "list", "--all"))) * 1e3
         r["virsh list --all --name of 1,000, ms"] = median(lambda: timed(lambda: virsh(d, "list", "--all", "--name"))) * 1e3
+        ours = [os.environ.get("LODGE", os.path.join(os.path.dirname(__file__), "../build/src/main/lodge")), "-c", d.uri, "list", "--all"]
+        r["lodge list --all of 1,000, ms"] = median(lambda: timed(lambda: subprocess.run(ours, stdout=subprocess.DEVNULL, check=True))) * 1e3
         r["memory with 1,000, MiB"] = rss(d.p.pid)
         c.close()
         stop(d)

@@ -15,12 +15,18 @@
 bool vsh_error(struct vsh *v, const char *fmt, ...)
 {
     fflush(stdout);
+    char *text;
     va_list ap;
     va_start(ap, fmt);
-    fputs("error: ", stderr);
-    vfprintf(stderr, fmt, ap);
-    fputc('\n', stderr);
+    if (vasprintf(&text, fmt, ap) < 0)
+        abort();
     va_end(ap);
+    /* Messages hold what a daemon or a file said: nothing in them is for the terminal. */
+    for (char *c = text; *c; c++)
+        if (((unsigned char)*c < 0x20 && *c != '\n' && *c != '\t') || *c == 0x7f)
+            *c = '?';
+    fprintf(stderr, "error: %s\n", text);
+    free(text);
     return false;
 }
 
