@@ -104,6 +104,8 @@ static uint64_t address(void)
     }
 }
 
+#define IDENTITY 0x1c000u
+
 static void random_memory(struct mem *m)
 {
     /* Descriptors and page-table entries that often make sense, code elsewhere. */
@@ -122,6 +124,11 @@ static void random_memory(struct mem *m)
             e |= rnd() << 40;
         memcpy(m->ram + 0x10000 + i * 8, &e, 8); /* page tables: 64K..96K */
     }
+    /* One address space that maps all of RAM where it is, for everybody: PML4, PDPT, directory of large pages. */
+    le64_put(m->ram + IDENTITY, (IDENTITY + 0x1000) | 7);
+    le64_put(m->ram + IDENTITY + 0x1000, (IDENTITY + 0x2000) | 7);
+    for (unsigned i = 0; i < RAM >> 21; i++)
+        le64_put(m->ram + IDENTITY + 0x2000 + 8 * i, (uint64_t)i << 21 | 0x87);
     for (unsigned i = 0x20000; i < RAM;) {
         const void *s = starts[rnd() % ARRAY_SIZE(starts)];
         unsigned n = rnd() % 3 ? strlen(s) : 0, form = rnd() % (2 * nforms);
@@ -205,6 +212,18 @@ static void random_state(struct cpu_state *s)
     cpu_state_set_msr(s, MSR_SYSENTER_EIP, rnd() % RAM);
     cpu_state_set_msr(s, MSR_SYSENTER_ESP, rnd() % RAM);
     s->nmi_masked = rnd() & 1;
+    if (rnd() % 4 == 0) { /* a guest that gets somewhere: 64-bit code, everything mapped, no traps */
+        s->cr3 = IDENTITY;
+        s->cr0 = CR0_ET | CR0_PE | CR0_PG | CR0_NE | (rnd() & CR0_WP);
+        s->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXSAVE;
+        s->efer = EFER_LME | EFER_LMA | EFER_SCE;
+        s->rflags &= ~(uint64_t)(FLAG_VM | FLAG_TF);
+        s->seg[CS].l = 1;
+        s->seg[CS].db = 0;
+        s->dr[7] = 0x400;
+        for (unsigned i = 0; i < 16; i++)
+            s->gpr[i] = 0x20000 + rnd() % (RAM - 0x40000);
+    }
 }
 
 /* Stops a guest that runs freely. */
@@ -266,6 +285,7 @@ int main(int argc, char **argv)
             die("state refused", &err);
         }
         if (i & 1) {
+            atomic_store(&c->pending, 0);
             ops->vcpu_run(v, &err);
             atomic_fetch_or(&c->pending, PEND_KICK);
         }
