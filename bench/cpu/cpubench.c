@@ -1,8 +1,8 @@
 /*
- * cpubench [-t MILLISECONDS] [NAME...]: measures the named things, or all, each for about that long, and prints a line
- * "NAME CLASS NANOSECONDS-PER-OPERATION", or "NAME CLASS skip" where this CPU cannot do it. The first and the last line
- * give the clock, for whoever wants to compare it with another. A class may stand for its members; `pair`, which needs
- * two CPUs, is only done when named.
+ * cpubench [-t MILLISECONDS] [NAME...]: measures the named things, or all, each three times for about that long, and
+ * prints a line "NAME CLASS NANOSECONDS-PER-OPERATION", or "NAME CLASS skip" where this CPU cannot do it. The first and
+ * the last line give the clock, for whoever wants to compare it with another. A class may stand for its members;
+ * `pair`, which needs two CPUs, is only done when named.
  */
 #define _GNU_SOURCE
 #include "cpubench.h"
@@ -54,6 +54,13 @@ static void measure(const struct bench *b, uint64_t want_ns)
             break;
         uint64_t next = took ? n * want_ns / took : n * 16;
         n = next > n * 16 ? n * 16 : next <= n ? n + 1 : next;
+    }
+    /* The best of three: what another process took away is not the guest's. */
+    for (int again = 0; again < 2; again++) {
+        uint64_t start = now_ns();
+        b->run(n);
+        uint64_t t = now_ns() - start;
+        took = t < took ? t : took;
     }
     printf("%s %s %.3f\n", b->name, b->class, (double)took / (double)n);
 }
