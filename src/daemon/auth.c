@@ -23,7 +23,8 @@ int auth_list(struct daemon *d, struct rpc_call *call)
 {
     RET(rp_auth_types);
     uid_t uid = rpc_client_uid(call->client);
-    bool trusted = uid == 0 || uid == geteuid() || d->config.auth == DAEMON_AUTH_NONE || rpc_client_authenticated(call->client);
+    bool trusted =
+        uid == 0 || uid == geteuid() || d->config.auth == DAEMON_AUTH_NONE || rpc_client_authenticated(call->client);
     ret->types.types_val = xcalloc(1, sizeof(int));
     ret->types.types_len = 1;
     ret->types.types_val[0] = trusted ? WAY_NONE : WAY_POLKIT;

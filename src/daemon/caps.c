@@ -1,4 +1,5 @@
-/* The documents that describe the host and what guests may have: clients choose machine, CPU, buses and devices by them. */
+/* The documents that describe the host and what guests may have: clients choose machine, CPU, buses and devices by
+ * them. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,15 +19,42 @@ static const struct {
 
 /* The names in cpu/models.c, which the daemon does not link; tests/unit/test_daemon.c compares the two. */
 const char *const caps_cpu_models[] = {
-    "qemu64", "kvm64", "x86-64-v1", "x86-64-v2", "x86-64-v3", "x86-64-v4", "core2duo", "Conroe", "Penryn",
-    "Nehalem", "Westmere", "SandyBridge", "IvyBridge", "Haswell-noTSX", "Haswell", "Broadwell-noTSX",
-    "Broadwell", "Skylake-Client-noTSX-IBRS", "Skylake-Client", "Skylake-Server", "Skylake-Server-noTSX-IBRS",
-    "Cascadelake-Server", "Cascadelake-Server-noTSX", "Icelake-Server-noTSX", "Icelake-Server",
-    "SapphireRapids", "EPYC", "EPYC-Rome", "EPYC-Milan", "EPYC-Genoa", NULL,
+    "qemu64",
+    "kvm64",
+    "x86-64-v1",
+    "x86-64-v2",
+    "x86-64-v3",
+    "x86-64-v4",
+    "core2duo",
+    "Conroe",
+    "Penryn",
+    "Nehalem",
+    "Westmere",
+    "SandyBridge",
+    "IvyBridge",
+    "Haswell-noTSX",
+    "Haswell",
+    "Broadwell-noTSX",
+    "Broadwell",
+    "Skylake-Client-noTSX-IBRS",
+    "Skylake-Client",
+    "Skylake-Server",
+    "Skylake-Server-noTSX-IBRS",
+    "Cascadelake-Server",
+    "Cascadelake-Server-noTSX",
+    "Icelake-Server-noTSX",
+    "Icelake-Server",
+    "SapphireRapids",
+    "EPYC",
+    "EPYC-Rome",
+    "EPYC-Milan",
+    "EPYC-Genoa",
+    NULL,
 };
 
 /* A child with text made of a format. */
-static struct xml_node *putf(struct xml_node *parent, const char *name, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static struct xml_node *putf(struct xml_node *parent, const char *name, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 static struct xml_node *putf(struct xml_node *parent, const char *name, const char *fmt, ...)
 {
     char text[256];
@@ -265,7 +293,8 @@ static void put_device_caps(struct xml_node *root)
 
 static void put_feature_caps(struct xml_node *root)
 {
-    static const char *const no[] = {"gic", "vmcoreinfo", "genid", "backingStoreInput", "backup", "async-teardown", "sev", "sgx"};
+    static const char *const no[] = {"gic",    "vmcoreinfo",     "genid", "backingStoreInput",
+                                     "backup", "async-teardown", "sev",   "sgx"};
     struct xml_node *f = put(root, "features");
     for (unsigned i = 0; i < ARRAY_SIZE(no); i++)
         section(f, no[i], false);

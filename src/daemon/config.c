@@ -105,7 +105,9 @@ static int set_key(struct daemon_config *c, const char *key, const char *value)
         const char *key;
         char **path;
     } paths[] = {
-        {"socket", &c->socket}, {"socket_ro", &c->socket_ro}, {"lodge_vm", &c->lodge_vm},
+        {"socket", &c->socket},
+        {"socket_ro", &c->socket_ro},
+        {"lodge_vm", &c->lodge_vm},
     };
     for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++)
         if (!strcmp(numbers[i].key, key))

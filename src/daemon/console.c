@@ -165,7 +165,8 @@ static int open_console(struct daemon *d, struct rpc_call *call)
         return name ? verr_set(&call->error, VIR_INTERNAL_ERROR, "cannot find character device %.100s", name)
                     : verr_set(&call->error, VIR_INTERNAL_ERROR, "cannot find default console device");
     if (chr->type != DOMAIN_CHARDEV_PTY || !chr->path)
-        return verr_set(&call->error, VIR_INTERNAL_ERROR, "character device %s is not using a PTY", name ? name : "console0");
+        return verr_set(&call->error, VIR_INTERNAL_ERROR, "character device %s is not using a PTY",
+                        name ? name : "console0");
     if (g->console && !(a->flags & FORCE))
         return verr_set(&call->error, VIR_OPERATION_FAILED, "Active console session exists for this domain");
     autofd int fd = open(chr->path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);

@@ -44,12 +44,12 @@ struct daemon {
     bool own_sockets; /* their files are ours to remove */
     struct timer minute;
     uint64_t idle_since;
-    unsigned works; /* threads at work; work.h */
+    unsigned works;            /* threads at work; work.h */
     unsigned long long serial; /* of files that are needed for a moment */
-    char *emulator; /* the path of lodge-vm */
-    struct routes *routes; /* dispatch.c */
-    void *networks;  /* the network driver's own */
-    char *caps;      /* the capabilities document, made once */
+    char *emulator;            /* the path of lodge-vm */
+    struct routes *routes;     /* dispatch.c */
+    void *networks;            /* the network driver's own */
+    char *caps;                /* the capabilities document, made once */
 };
 
 /* A driver: procedures of one program, and which part of the stack its errors come from. */
@@ -61,7 +61,7 @@ struct handler {
 struct driver {
     const char *name;
     uint32_t program;
-    int error_domain; /* enum vir_domain */
+    int error_domain;               /* enum vir_domain */
     const struct handler *handlers; /* ends with procedure 0 */
     /* At start, after all directories are there, and at the end; may be NULL. */
     int (*start)(struct daemon *d, struct err *err);
@@ -73,7 +73,8 @@ void dispatch_free(struct daemon *d);
 int dispatch_call(void *daemon, struct rpc_call *call);
 
 /* daemon.c. Sockets that were passed (systemd) are used instead of paths. `config` is taken over, also on failure. */
-int daemon_new(const struct daemon_config *config, const int *fds, unsigned n_fds, struct daemon **ret, struct err *err);
+int daemon_new(const struct daemon_config *config, const int *fds, unsigned n_fds, struct daemon **ret,
+               struct err *err);
 /* Starts what is to start by itself; call when the sockets are served. */
 void daemon_autostart(struct daemon *d);
 void daemon_run(struct daemon *d);
@@ -131,7 +132,8 @@ int open_graphics_fd(struct daemon *d, struct rpc_call *call);
 /* console.c */
 void console_ended(struct guest *g);
 
-extern const struct driver driver_connect, driver_domain, driver_domain_life, driver_domain_console, driver_node, driver_pool,
-    driver_network, driver_net_address, driver_volume, driver_none, driver_domain_config, driver_domain_stats, driver_domain_monitor, driver_qemu, driver_domain_tune, driver_domain_save;
+extern const struct driver driver_connect, driver_domain, driver_domain_life, driver_domain_console, driver_node,
+    driver_pool, driver_network, driver_net_address, driver_volume, driver_none, driver_domain_config,
+    driver_domain_stats, driver_domain_monitor, driver_qemu, driver_domain_tune, driver_domain_save;
 
 #endif

@@ -34,7 +34,8 @@ struct domain *define_parse(const struct guests *t, const char *xml, struct rpc_
     domain_defaults(d);
     int r = define_check_name(d->name, e);
     if (!r && d->engine == DOMAIN_ENGINE_NONE)
-        r = verr_set(e, VIR_CONFIG_UNSUPPORTED, "domain type '%.40s': only kvm and qemu", d->type_name ? d->type_name : "");
+        r = verr_set(e, VIR_CONFIG_UNSUPPORTED, "domain type '%.40s': only kvm and qemu",
+                     d->type_name ? d->type_name : "");
     if (!r && domain_check_definition(d, NULL, &err) < 0)
         r = verr_take(e, VIR_CONFIG_UNSUPPORTED, &err);
     if (r) {

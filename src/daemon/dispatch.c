@@ -9,9 +9,23 @@
 #define PROCEDURES_MAX 512
 
 const struct driver *const drivers[] = {
-    &driver_connect,      &driver_domain,         &driver_domain_life, &driver_domain_save, &driver_domain_config, &driver_domain_stats,
-    &driver_domain_console, &driver_domain_monitor, &driver_qemu,        &driver_node,          &driver_pool,
-    &driver_volume,       &driver_network, &driver_net_address, &driver_none,           &driver_domain_tune,           NULL,
+    &driver_connect,
+    &driver_domain,
+    &driver_domain_life,
+    &driver_domain_save,
+    &driver_domain_config,
+    &driver_domain_stats,
+    &driver_domain_console,
+    &driver_domain_monitor,
+    &driver_qemu,
+    &driver_node,
+    &driver_pool,
+    &driver_volume,
+    &driver_network,
+    &driver_net_address,
+    &driver_none,
+    &driver_domain_tune,
+    NULL,
 };
 
 struct route {

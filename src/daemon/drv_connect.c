@@ -76,7 +76,14 @@ static int supports_feature(struct daemon *d, struct rpc_call *call)
 {
     ARGS(rp_int);
     RET(rp_int);
-    enum { FD_PASSING = 8, TYPED_PARAM_STRING = 9, KEEPALIVE = 10, EVENT_CALLBACK = 14, CLOSE_CALLBACK = 15, NETWORK_UPDATE = 16 };
+    enum {
+        FD_PASSING = 8,
+        TYPED_PARAM_STRING = 9,
+        KEEPALIVE = 10,
+        EVENT_CALLBACK = 14,
+        CLOSE_CALLBACK = 15,
+        NETWORK_UPDATE = 16
+    };
     if (*a == KEEPALIVE)
         rpc_client_enable_keepalive(call->client);
     *ret = (*a >= FD_PASSING && *a <= KEEPALIVE) || (*a >= EVENT_CALLBACK && *a <= NETWORK_UPDATE);

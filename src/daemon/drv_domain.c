@@ -47,17 +47,16 @@ static bool wanted(const struct guest *g, unsigned flags)
         unsigned yes, no;
         bool is;
     } pairs[] = {
-        {1, 2, guest_active(g)},
-        {4, 8, guest_persistent(g)},
-        {256, 512, flags & 768 && guest_has_managed_save(g)},
-        {1024, 2048, g->autostart},
-        {4096, 8192, false},
-        {16384, 32768, false},
+        {1, 2, guest_active(g)},    {4, 8, guest_persistent(g)}, {256, 512, flags & 768 && guest_has_managed_save(g)},
+        {1024, 2048, g->autostart}, {4096, 8192, false},         {16384, 32768, false},
     };
     for (unsigned i = 0; i < ARRAY_SIZE(pairs); i++)
         if (flags & (pairs[i].yes | pairs[i].no) && !(flags & (pairs[i].is ? pairs[i].yes : pairs[i].no)))
             return false;
-    unsigned state = g->state == GUEST_RUNNING ? 16 : g->state == GUEST_PAUSED ? 32 : g->state == GUEST_SHUTOFF ? 64 : 128;
+    unsigned state = g->state == GUEST_RUNNING   ? 16
+                     : g->state == GUEST_PAUSED  ? 32
+                     : g->state == GUEST_SHUTOFF ? 64
+                                                 : 128;
     return !(flags & 0xf0) || flags & state;
 }
 
@@ -154,7 +153,13 @@ static int define_xml_flags(struct daemon *d, struct rpc_call *call)
     return RPC_DONE;
 }
 
-enum { UNDEFINE_MANAGED_SAVE = 1, UNDEFINE_SNAPSHOTS = 2, UNDEFINE_NVRAM = 4, UNDEFINE_KEEP_NVRAM = 8, UNDEFINE_CHECKPOINTS = 16 };
+enum {
+    UNDEFINE_MANAGED_SAVE = 1,
+    UNDEFINE_SNAPSHOTS = 2,
+    UNDEFINE_NVRAM = 4,
+    UNDEFINE_KEEP_NVRAM = 8,
+    UNDEFINE_CHECKPOINTS = 16
+};
 
 static int undefine_with(struct daemon *d, struct rpc_call *call, const rp_domain *dom, unsigned flags)
 {
@@ -163,7 +168,8 @@ static int undefine_with(struct daemon *d, struct rpc_call *call, const rp_domai
         return RPC_FAILED;
     if (guest_has_managed_save(g)) {
         if (!(flags & UNDEFINE_MANAGED_SAVE))
-            return verr_set(&call->error, VIR_OPERATION_INVALID, "Refusing to undefine while domain managed save image exists");
+            return verr_set(&call->error, VIR_OPERATION_INVALID,
+                            "Refusing to undefine while domain managed save image exists");
         if (guest_remove_managed_save(g, &call->error) < 0)
             return RPC_FAILED;
     }
@@ -362,7 +368,8 @@ static int event_register(struct daemon *d, struct rpc_call *call)
         return verr_set(&call->error, VIR_INVALID_ARG, "unsupported event ID %d", a->event);
     if (a->dom && !call_guest(d, call, a->dom))
         return RPC_FAILED;
-    *ret = session_register(session_of(call), EVENTS_DOMAIN, a->event, a->dom ? (const uint8_t *)a->dom->uuid.bytes : NULL);
+    *ret = session_register(session_of(call), EVENTS_DOMAIN, a->event,
+                            a->dom ? (const uint8_t *)a->dom->uuid.bytes : NULL);
     if (*ret < 0)
         return verr_set(&call->error, VIR_INTERNAL_ERROR, "too many event registrations on one connection");
     return RPC_DONE;

@@ -41,16 +41,19 @@ static int set_memory(struct daemon *d, struct rpc_call *call, const rp_domain *
     if (!g || call_flags(call, flags, 7) < 0 || call_affect(call, g, flags, &live, &config) < 0)
         return RPC_FAILED;
     if (kib > INT64_MAX / KIB || !kib)
-        return verr_set(&call->error, VIR_INVALID_ARG, "memory in %s must be a positive number that fits", call->proc->name);
+        return verr_set(&call->error, VIR_INVALID_ARG, "memory in %s must be a positive number that fits",
+                        call->proc->name);
     if (live && m.maximum)
         return verr_set(&call->error, VIR_OPERATION_INVALID, "cannot resize the maximum memory on an active domain");
     if (live && g->live->balloon.model != DOMAIN_BALLOON_VIRTIO)
-        return verr_set(&call->error, VIR_OPERATION_INVALID, "Unable to change memory of active domain without the balloon device");
+        return verr_set(&call->error, VIR_OPERATION_INVALID,
+                        "Unable to change memory of active domain without the balloon device");
     if (edit_documents(g, live, config, change_memory, &m, &call->error) < 0)
         return RPC_FAILED;
     if (!live)
         return RPC_DONE;
-    return guest_command(g, "balloon", json_pack("{s:I}", "value", (json_int_t)m.bytes), call_done, call, &call->error) < 0
+    return guest_command(g, "balloon", json_pack("{s:I}", "value", (json_int_t)m.bytes), call_done, call,
+                         &call->error) < 0
                ? RPC_FAILED
                : RPC_LATER;
 }
@@ -89,8 +92,8 @@ static int change_vcpus(void *opaque, struct domain *d, struct rpc_error *e)
             d->vcpus_current = v->n;
         d->cpu.sockets = d->cpu.dies = d->cpu.cores = d->cpu.threads = 0;
     } else if (v->n > d->vcpus) {
-        return verr_set(e, VIR_INVALID_ARG, "requested vcpus is greater than max allowable vcpus for the domain: %u > %u",
-                        v->n, d->vcpus);
+        return verr_set(e, VIR_INVALID_ARG,
+                        "requested vcpus is greater than max allowable vcpus for the domain: %u > %u", v->n, d->vcpus);
     } else {
         d->vcpus_current = v->n;
     }
@@ -188,7 +191,10 @@ static int get_metadata(struct daemon *d, struct rpc_call *call)
     if (!g || call_flags(call, a->flags, 3) < 0 || call_affect(call, g, a->flags, &live, &config) < 0)
         return RPC_FAILED;
     /* Most definitions have none, and lists ask for titles of all. */
-    if (config && !live && !strstr(g->xml, a->type == METADATA_TITLE ? "<title" : a->type == METADATA_DESCRIPTION ? "<desc" : "<metadata"))
+    if (config && !live &&
+        !strstr(g->xml, a->type == METADATA_TITLE         ? "<title"
+                        : a->type == METADATA_DESCRIPTION ? "<desc"
+                                                          : "<metadata"))
         return verr_set(&call->error, VIR_NO_DOMAIN_METADATA, "Requested metadata element is not present");
     struct domain *doc = guest_config(g, !live, &call->error);
     if (!doc)
@@ -200,19 +206,22 @@ static int get_metadata(struct daemon *d, struct rpc_call *call)
     else if (a->type == METADATA_ELEMENT)
         *ret = metadata_get(doc, a->uri ? *a->uri : "");
     domain_free(doc);
-    return *ret ? RPC_DONE : verr_set(&call->error, VIR_NO_DOMAIN_METADATA, "Requested metadata element is not present");
+    return *ret ? RPC_DONE
+                : verr_set(&call->error, VIR_NO_DOMAIN_METADATA, "Requested metadata element is not present");
 }
 
 /* ---- devices ---- */
 
-static int device(struct daemon *d, struct rpc_call *call, const rp_domain *dom, const char *xml, unsigned flags, enum edit_op op)
+static int device(struct daemon *d, struct rpc_call *call, const rp_domain *dom, const char *xml, unsigned flags,
+                  enum edit_op op)
 {
     struct guest *g = call_guest(d, call, dom);
     bool live, config;
     if (!g || call_flags(call, flags, 7) < 0 || call_affect(call, g, flags & 3, &live, &config) < 0)
         return RPC_FAILED;
     if (live)
-        return verr_set(&call->error, VIR_OPERATION_UNSUPPORTED, "devices of a running guest cannot be changed yet; --config changes its definition");
+        return verr_set(&call->error, VIR_OPERATION_UNSUPPORTED,
+                        "devices of a running guest cannot be changed yet; --config changes its definition");
     return edit_device(g, op, xml, &call->error);
 }
 

@@ -119,7 +119,8 @@ static int resume(struct daemon *d, struct rpc_call *call)
     return guest_resume(g, call_done, call, &call->error) < 0 ? RPC_FAILED : RPC_LATER;
 }
 
-/* libvirt's virDomainShutdownFlagValues and virDomainRebootFlagValues: 1 ACPI, 2 agent, 4 initctl, 8 signal, 16 paravirt. */
+/* libvirt's virDomainShutdownFlagValues and virDomainRebootFlagValues: 1 ACPI, 2 agent, 4 initctl, 8 signal, 16
+ * paravirt. */
 static int power_button(struct rpc_call *call, struct guest *g, unsigned flags, bool reboot)
 {
     if (!g || call_flags(call, flags, 31) < 0)

@@ -27,7 +27,8 @@ static void on_answer(void *opaque, json_t *value, const char *error)
     if (c->hmp && json_is_string(value)) {
         *ret = xstrdup(json_string_value(value));
     } else if (c->hmp) {
-        verr_set(&c->call->error, VIR_INTERNAL_ERROR, "unable to execute monitor command: %s", error ? error : "no text");
+        verr_set(&c->call->error, VIR_INTERNAL_ERROR, "unable to execute monitor command: %s",
+                 error ? error : "no text");
     } else {
         json_t *m = value ? json_pack("{s:O}", "return", value)
                           : json_pack("{s:{s:s,s:s}}", "error", "class", "GenericError", "desc", error);
@@ -84,7 +85,8 @@ static int send_key(struct daemon *d, struct rpc_call *call)
         int qnum = keycode_to_qnum(a->codeset, a->keycodes.keycodes_val[i]);
         if (qnum < 0) {
             json_decref(keys);
-            return verr_set(&call->error, VIR_INVALID_ARG, "cannot translate keycode %u of codeset %u", a->keycodes.keycodes_val[i], a->codeset);
+            return verr_set(&call->error, VIR_INVALID_ARG, "cannot translate keycode %u of codeset %u",
+                            a->keycodes.keycodes_val[i], a->codeset);
         }
         json_array_append_new(keys, json_pack("{s:s,s:i}", "type", "number", "data", qnum));
     }

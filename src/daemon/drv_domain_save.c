@@ -19,7 +19,8 @@ static int how(struct rpc_call *call, unsigned flags, int *ret_running)
     return 0;
 }
 
-static int save(struct daemon *d, struct rpc_call *call, const rp_domain *dom, const char *path, const char *xml, unsigned flags)
+static int save(struct daemon *d, struct rpc_call *call, const rp_domain *dom, const char *path, const char *xml,
+                unsigned flags)
 {
     struct guest *g = call_active(d, call, dom);
     int running;
@@ -148,7 +149,7 @@ static int redefine(struct daemon *d, struct rpc_call *call, const char *path, c
     struct domain *old = old_xml ? define_parse(&d->guests, old_xml, &call->error) : NULL;
     struct domain *new = old ? define_parse(&d->guests, xml, &call->error) : NULL;
     int r = new ? RPC_DONE : RPC_FAILED;
-    if (new && memcmp(old->uuid, new->uuid, 16))
+    if (new &&memcmp(old->uuid, new->uuid, 16))
         r = verr_set(&call->error, VIR_CONFIG_UNSUPPORTED, "the saved guest has another UUID");
     if (!r)
         r = save_write_xml(path, xml, running, &call->error);

@@ -27,7 +27,8 @@ static int get_vcpus(struct daemon *d, struct rpc_call *call)
     struct guest *g = call_active(d, call, &a->dom);
     if (!g)
         return RPC_FAILED;
-    unsigned n = MIN((unsigned)MAX(a->value, 0), g->live->vcpus), bytes = MIN((unsigned)MAX(a->value2, 0), RP_CPUMAP_MAX);
+    unsigned n = MIN((unsigned)MAX(a->value, 0), g->live->vcpus),
+             bytes = MIN((unsigned)MAX(a->value2, 0), RP_CPUMAP_MAX);
     ret->info.info_val = xcalloc(n + 1, sizeof(rp_vcpu));
     ret->info.info_len = n;
     ret->cpumaps.cpumaps_val = xcalloc(n * bytes + 1, 1);
@@ -55,7 +56,8 @@ static int get_pin_info(struct daemon *d, struct rpc_call *call)
     ret->cpumaps.cpumaps_len = n * bytes;
     ret->num = n;
     for (unsigned i = 0; i < n; i++)
-        usage_affinity(guest_active(g) && i < g->n_tids ? g->tids[i] : 0, (uint8_t *)ret->cpumaps.cpumaps_val + i * bytes, bytes);
+        usage_affinity(guest_active(g) && i < g->n_tids ? g->tids[i] : 0,
+                       (uint8_t *)ret->cpumaps.cpumaps_val + i * bytes, bytes);
     return RPC_DONE;
 }
 
@@ -91,7 +93,8 @@ static int pin_vcpu_flags(struct daemon *d, struct rpc_call *call)
     if (config)
         return verr_set(&call->error, VIR_OPERATION_UNSUPPORTED, "CPUs can be pinned while the guest runs only");
     if (a->vcpu >= g->n_tids)
-        return verr_set(&call->error, VIR_INVALID_ARG, "vcpu %u is out of range of live cpu count %u", a->vcpu, g->n_tids);
+        return verr_set(&call->error, VIR_INVALID_ARG, "vcpu %u is out of range of live cpu count %u", a->vcpu,
+                        g->n_tids);
     return pin(call, g->tids[a->vcpu], a->cpumap.cpumap_val, a->cpumap.cpumap_len);
 }
 
@@ -102,7 +105,8 @@ static int pin_vcpu(struct daemon *d, struct rpc_call *call)
     if (!g)
         return RPC_FAILED;
     if (a->vcpu >= g->n_tids)
-        return verr_set(&call->error, VIR_INVALID_ARG, "vcpu %u is out of range of live cpu count %u", a->vcpu, g->n_tids);
+        return verr_set(&call->error, VIR_INVALID_ARG, "vcpu %u is out of range of live cpu count %u", a->vcpu,
+                        g->n_tids);
     return pin(call, g->tids[a->vcpu], a->cpumap.cpumap_val, a->cpumap.cpumap_len);
 }
 
@@ -178,7 +182,8 @@ static int disk_sizes(const struct domain_disk *k, struct sizes *ret)
     *ret = (struct sizes){st.st_size, (uint64_t)st.st_blocks * 512, st.st_size};
     auto_node struct blk_node *n = NULL;
     if (blk_node_open(k->source, k->format, NULL,
-                      BLK_O_NO_BACKING | BLK_O_FORCE_SHARE | BLK_O_NO_IO | BLK_O_NO_LOCK | BLK_O_NO_URING, &n, &err) == 0)
+                      BLK_O_NO_BACKING | BLK_O_FORCE_SHARE | BLK_O_NO_IO | BLK_O_NO_LOCK | BLK_O_NO_URING, &n,
+                      &err) == 0)
         ret->capacity = n->size;
     return 0;
 }
@@ -240,8 +245,8 @@ static void put_old_stats(rp_block_stats *ret, const json_t *s)
 static const struct {
     const char *json, *old, *bulk; /* query-blockstats, virDomainBlockStatsFlags, virConnectGetAllDomainStats */
 } block_fields[] = {
-    {"rd_operations", "rd_operations", "rd.reqs"}, {"rd_bytes", "rd_bytes", "rd.bytes"},
-    {"wr_operations", "wr_operations", "wr.reqs"}, {"wr_bytes", "wr_bytes", "wr.bytes"},
+    {"rd_operations", "rd_operations", "rd.reqs"},       {"rd_bytes", "rd_bytes", "rd.bytes"},
+    {"wr_operations", "wr_operations", "wr.reqs"},       {"wr_bytes", "wr_bytes", "wr.bytes"},
     {"flush_operations", "flush_operations", "fl.reqs"},
 };
 
@@ -266,7 +271,8 @@ static void on_block_stats(void *opaque, json_t *list, const char *error)
             sums[f] += number(s, block_fields[f].json);
     }
     if (!list || (!found && *b->target)) {
-        verr_set(&call->error, VIR_OPERATION_FAILED, "no statistics of disk '%s': %s", b->target, error ? error : "not there");
+        verr_set(&call->error, VIR_OPERATION_FAILED, "no statistics of disk '%s': %s", b->target,
+                 error ? error : "not there");
     } else if (call->proc->number == RPC_PROC_DOMAIN_BLOCK_STATS) {
         *(rp_block_stats *)call->ret = old;
     } else {
@@ -323,7 +329,8 @@ static const struct domain_interface *find_interface(const struct domain *d, con
     for (unsigned i = 0; i < d->n_interfaces; i++) {
         const struct domain_interface *n = &d->interfaces[i];
         char mac[18];
-        snprintf(mac, sizeof mac, "%02x:%02x:%02x:%02x:%02x:%02x", n->mac[0], n->mac[1], n->mac[2], n->mac[3], n->mac[4], n->mac[5]);
+        snprintf(mac, sizeof mac, "%02x:%02x:%02x:%02x:%02x:%02x", n->mac[0], n->mac[1], n->mac[2], n->mac[3],
+                 n->mac[4], n->mac[5]);
         if ((n->target && !strcmp(n->target, name)) || !strcasecmp(mac, name))
             return n;
     }
@@ -342,14 +349,24 @@ static int interface_stats(struct daemon *d, struct rpc_call *call)
     if (!n)
         return verr_set(&call->error, VIR_INVALID_ARG, "invalid path, '%.100s' is not a known interface", a->text);
     if (!n->target || usage_interface_read(n->target, &u) < 0)
-        return verr_set(&call->error, VIR_OPERATION_UNSUPPORTED, "interface '%.100s' has no device on the host that counts", a->text);
-    *ret = (rp_iface_stats){u.rx_bytes, u.rx_packets, u.rx_errs, u.rx_drop, u.tx_bytes, u.tx_packets, u.tx_errs, u.tx_drop};
+        return verr_set(&call->error, VIR_OPERATION_UNSUPPORTED,
+                        "interface '%.100s' has no device on the host that counts", a->text);
+    *ret = (rp_iface_stats){u.rx_bytes, u.rx_packets, u.rx_errs, u.rx_drop,
+                            u.tx_bytes, u.tx_packets, u.tx_errs, u.tx_drop};
     return RPC_DONE;
 }
 
 /* ---- all at once ---- */
 
-enum { STATS_STATE = 1, STATS_CPU = 2, STATS_BALLOON = 4, STATS_VCPU = 8, STATS_INTERFACE = 16, STATS_BLOCK = 32, STATS_ALL = 1023 };
+enum {
+    STATS_STATE = 1,
+    STATS_CPU = 2,
+    STATS_BALLOON = 4,
+    STATS_VCPU = 8,
+    STATS_INTERFACE = 16,
+    STATS_BLOCK = 32,
+    STATS_ALL = 1023
+};
 
 struct bulk {
     struct rpc_call *call;
@@ -359,7 +376,7 @@ struct bulk {
         struct rpc_params p;
         unsigned n_disks;
         char (*targets)[40];
-    } *records;
+    } * records;
 };
 
 static void put_blocks(struct bulk_record *r, const struct domain *doc)
@@ -480,16 +497,20 @@ static void on_bulk_blocks(void *opaque, json_t *list, const char *error)
 
 static bool bulk_wanted(const struct guest *g, unsigned flags)
 {
-    unsigned state = g->state == GUEST_RUNNING ? 16 : g->state == GUEST_PAUSED ? 32 : g->state == GUEST_SHUTOFF ? 64 : 128;
-    return !(flags & 3 && !(flags & (guest_active(g) ? 1 : 2))) && !(flags & 12 && !(flags & (guest_persistent(g) ? 4 : 8))) &&
-           !(flags & 0xf0 && !(flags & state));
+    unsigned state = g->state == GUEST_RUNNING   ? 16
+                     : g->state == GUEST_PAUSED  ? 32
+                     : g->state == GUEST_SHUTOFF ? 64
+                                                 : 128;
+    return !(flags & 3 && !(flags & (guest_active(g) ? 1 : 2))) &&
+           !(flags & 12 && !(flags & (guest_persistent(g) ? 4 : 8))) && !(flags & 0xf0 && !(flags & state));
 }
 
 static int all_stats(struct daemon *d, struct rpc_call *call)
 {
     ARGS(rp_all_stats_args);
     RET(rp_all_stats);
-    unsigned stats = a->stats ? a->stats : STATS_ALL, n = 0, max = a->doms.doms_len ? a->doms.doms_len : MIN(d->guests.n, RP_LIST_MAX);
+    unsigned stats = a->stats ? a->stats : STATS_ALL, n = 0,
+             max = a->doms.doms_len ? a->doms.doms_len : MIN(d->guests.n, RP_LIST_MAX);
     struct guest **list = xcalloc(max + 1, sizeof *list), *g, *next;
     if (a->doms.doms_len) {
         for (unsigned i = 0; i < max; i++)

@@ -1,7 +1,8 @@
 /*
  * Domains: limits and shares. Kept in the definition and the live document as libvirt's elements (<cputune>, <memtune>,
- * <blkiotune>, <numatune>); what a document does not say is reported as libvirt's "no limit". Limits are not put in force by
- * this version: setting one for a running guest is refused, so that nobody believes in a limit that is not there.
+ * <blkiotune>, <numatune>); what a document does not say is reported as libvirt's "no limit". Limits are not put in
+ * force by this version: setting one for a running guest is refused, so that nobody believes in a limit that is not
+ * there.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -57,7 +58,9 @@ static long long value_of(const struct xml_node *n)
     long long v = n->text ? strtoll(n->text, NULL, 10) : 0;
     if (!unit || !strcmp(unit, "KiB") || !strcmp(unit, "k"))
         return v;
-    return !strcmp(unit, "M") || !strcmp(unit, "MiB") ? v * 1024 : !strcmp(unit, "G") || !strcmp(unit, "GiB") ? v * 1024 * 1024 : v;
+    return !strcmp(unit, "M") || !strcmp(unit, "MiB")   ? v * 1024
+           : !strcmp(unit, "G") || !strcmp(unit, "GiB") ? v * 1024 * 1024
+                                                        : v;
 }
 
 static void put(struct rpc_params *p, const struct tunable *t, const struct domain *d)
@@ -82,8 +85,8 @@ static struct domain *document(struct daemon *d, struct rpc_call *call, const rp
     return guest_config(g, !live, &call->error);
 }
 
-static int get(struct daemon *d, struct rpc_call *call, const rp_domain *dom, unsigned flags, int room, const struct tunable *t,
-               unsigned n, rp_param **ret_v, u_int *ret_n, int *ret_count)
+static int get(struct daemon *d, struct rpc_call *call, const rp_domain *dom, unsigned flags, int room,
+               const struct tunable *t, unsigned n, rp_param **ret_v, u_int *ret_n, int *ret_count)
 {
     struct rpc_params p = {0};
     struct domain *doc = document(d, call, dom, flags);
@@ -132,8 +135,8 @@ static int change(void *opaque, struct domain *d, struct rpc_error *e)
     return 0;
 }
 
-static int set(struct daemon *d, struct rpc_call *call, const rp_domain *dom, unsigned flags, const rp_param *v, unsigned n,
-               const struct tunable *t, unsigned n_t)
+static int set(struct daemon *d, struct rpc_call *call, const rp_domain *dom, unsigned flags, const rp_param *v,
+               unsigned n, const struct tunable *t, unsigned n_t)
 {
     struct guest *g = call_guest(d, call, dom);
     struct change c = {v, n, t, n_t};
@@ -141,7 +144,8 @@ static int set(struct daemon *d, struct rpc_call *call, const rp_domain *dom, un
     if (!g || call_flags(call, flags, 3) < 0 || call_affect(call, g, flags, &live, &config) < 0)
         return RPC_FAILED;
     if (live)
-        return verr_set(&call->error, VIR_OPERATION_UNSUPPORTED, "limits of a running guest cannot be set; --config changes its definition");
+        return verr_set(&call->error, VIR_OPERATION_UNSUPPORTED,
+                        "limits of a running guest cannot be set; --config changes its definition");
     return edit_documents(g, false, true, change, &c, &call->error);
 }
 
@@ -156,7 +160,8 @@ static int get_memory(struct daemon *d, struct rpc_call *call)
 static int set_memory(struct daemon *d, struct rpc_call *call)
 {
     ARGS(rp_dom_params_flags);
-    return set(d, call, &a->dom, a->flags, a->params.params_val, a->params.params_len, memory_params, ARRAY_SIZE(memory_params));
+    return set(d, call, &a->dom, a->flags, a->params.params_val, a->params.params_len, memory_params,
+               ARRAY_SIZE(memory_params));
 }
 
 static int get_blkio(struct daemon *d, struct rpc_call *call)
@@ -170,7 +175,8 @@ static int get_blkio(struct daemon *d, struct rpc_call *call)
 static int set_blkio(struct daemon *d, struct rpc_call *call)
 {
     ARGS(rp_dom_params_flags);
-    return set(d, call, &a->dom, a->flags, a->params.params_val, a->params.params_len, block_params, ARRAY_SIZE(block_params));
+    return set(d, call, &a->dom, a->flags, a->params.params_val, a->params.params_len, block_params,
+               ARRAY_SIZE(block_params));
 }
 
 static int scheduler_type(struct daemon *d, struct rpc_call *call)
@@ -210,7 +216,8 @@ static int set_scheduler(struct daemon *d, struct rpc_call *call)
 static int set_scheduler_flags(struct daemon *d, struct rpc_call *call)
 {
     ARGS(rp_dom_params_flags);
-    return set(d, call, &a->dom, a->flags, a->params.params_val, a->params.params_len, cpu_params, ARRAY_SIZE(cpu_params));
+    return set(d, call, &a->dom, a->flags, a->params.params_val, a->params.params_len, cpu_params,
+               ARRAY_SIZE(cpu_params));
 }
 
 static int get_numa(struct daemon *d, struct rpc_call *call)
@@ -241,9 +248,9 @@ static int get_numa(struct daemon *d, struct rpc_call *call)
 
 /* <disk><iotune>: every limit as a child of its own name. */
 static const char *const io_params[] = {
-    "total_bytes_sec", "read_bytes_sec", "write_bytes_sec", "total_iops_sec", "read_iops_sec", "write_iops_sec",
-    "total_bytes_sec_max", "read_bytes_sec_max", "write_bytes_sec_max", "total_iops_sec_max", "read_iops_sec_max",
-    "write_iops_sec_max", "size_iops_sec",
+    "total_bytes_sec",   "read_bytes_sec",      "write_bytes_sec",    "total_iops_sec",      "read_iops_sec",
+    "write_iops_sec",    "total_bytes_sec_max", "read_bytes_sec_max", "write_bytes_sec_max", "total_iops_sec_max",
+    "read_iops_sec_max", "write_iops_sec_max",  "size_iops_sec",
 };
 
 static struct domain_disk *find_disk(struct domain *d, const char *name)
@@ -327,7 +334,8 @@ static int set_io(struct daemon *d, struct rpc_call *call)
     if (!g || call_flags(call, a->flags, 3) < 0 || call_affect(call, g, a->flags, &live, &config) < 0)
         return RPC_FAILED;
     if (live)
-        return verr_set(&call->error, VIR_OPERATION_UNSUPPORTED, "limits of a running guest cannot be set; --config changes its definition");
+        return verr_set(&call->error, VIR_OPERATION_UNSUPPORTED,
+                        "limits of a running guest cannot be set; --config changes its definition");
     return edit_documents(g, false, true, change_io, &c, &call->error);
 }
 

@@ -90,7 +90,8 @@ static int get_memory_stats(struct daemon *d, struct rpc_call *call)
     RET(rp_stats);
     struct host_memory m;
     if (a->value2 > 0) /* the cell; `value` is the number of parameters */
-        return verr_set(&call->error, VIR_INVALID_ARG, "cellNum in virNodeGetMemoryStats must be less than or equal to 0");
+        return verr_set(&call->error, VIR_INVALID_ARG,
+                        "cellNum in virNodeGetMemoryStats must be less than or equal to 0");
     ret->nparams = 4;
     if (a->value == 0)
         return RPC_DONE;

@@ -1,6 +1,6 @@
 /*
- * Kinds of objects that exist in libvirt and of which a Lodge host has none: host interfaces, packet filters, secrets and
- * host devices. Clients ask for their lists and must be told that they are empty.
+ * Kinds of objects that exist in libvirt and of which a Lodge host has none: host interfaces, packet filters, secrets
+ * and host devices. Clients ask for their lists and must be told that they are empty.
  */
 #include <string.h>
 
@@ -42,7 +42,8 @@ static int no_secret_usage(struct daemon *d, struct rpc_call *call)
 static int no_device(struct daemon *d, struct rpc_call *call)
 {
     call->error.domain = VIR_FROM_NODEDEV;
-    return verr_set(&call->error, VIR_NO_NODE_DEVICE, "no node device with matching name '%.300s'", *(rp_string *)call->args);
+    return verr_set(&call->error, VIR_NO_NODE_DEVICE, "no node device with matching name '%.300s'",
+                    *(rp_string *)call->args);
 }
 
 static int no_device_flags(struct daemon *d, struct rpc_call *call)

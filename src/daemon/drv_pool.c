@@ -323,7 +323,8 @@ static int list_volumes(struct daemon *d, struct rpc_call *call)
 static int capabilities(struct daemon *d, struct rpc_call *call)
 {
     RET(rp_string);
-    static const char *const other[] = {"netfs", "logical", "disk", "iscsi", "scsi", "mpath", "rbd", "sheepdog", "gluster", "zfs", "vstorage"};
+    static const char *const other[] = {"netfs", "logical",  "disk",    "iscsi", "scsi",    "mpath",
+                                        "rbd",   "sheepdog", "gluster", "zfs",   "vstorage"};
     char *text = NULL;
     size_t len = 0;
     FILE *f = open_memstream(&text, &len);
@@ -331,10 +332,11 @@ static int capabilities(struct daemon *d, struct rpc_call *call)
         abort();
     fputs("<storagepoolCapabilities>\n", f);
     for (unsigned i = 0; i < 2; i++)
-        fprintf(f, "  <pool type='%s' supported='yes'>\n    <volOptions>\n      <defaultFormat type='raw'/>\n"
-                   "      <enum name='targetFormatType'>\n        <value>none</value>\n        <value>raw</value>\n"
-                   "        <value>dir</value>\n        <value>qcow2</value>\n        <value>vmdk</value>\n"
-                   "        <value>vdi</value>\n        <value>vpc</value>\n      </enum>\n    </volOptions>\n  </pool>\n",
+        fprintf(f,
+                "  <pool type='%s' supported='yes'>\n    <volOptions>\n      <defaultFormat type='raw'/>\n"
+                "      <enum name='targetFormatType'>\n        <value>none</value>\n        <value>raw</value>\n"
+                "        <value>dir</value>\n        <value>qcow2</value>\n        <value>vmdk</value>\n"
+                "        <value>vdi</value>\n        <value>vpc</value>\n      </enum>\n    </volOptions>\n  </pool>\n",
                 i ? "fs" : "dir");
     for (unsigned i = 0; i < ARRAY_SIZE(other); i++)
         fprintf(f, "  <pool type='%s' supported='no'>\n  </pool>\n", other[i]);
@@ -350,8 +352,10 @@ static int event_register(struct daemon *d, struct rpc_call *call)
     RET(rp_int);
     if (a->event < 0 || a->event > 1)
         return verr_set(&call->error, VIR_INVALID_ARG, "unsupported storage pool event ID %d", a->event);
-    *ret = session_register(session_of(call), EVENTS_POOL, a->event, a->pool ? (const uint8_t *)a->pool->uuid.bytes : NULL);
-    return *ret < 0 ? verr_set(&call->error, VIR_INTERNAL_ERROR, "too many event registrations on one connection") : RPC_DONE;
+    *ret = session_register(session_of(call), EVENTS_POOL, a->event,
+                            a->pool ? (const uint8_t *)a->pool->uuid.bytes : NULL);
+    return *ret < 0 ? verr_set(&call->error, VIR_INTERNAL_ERROR, "too many event registrations on one connection")
+                    : RPC_DONE;
 }
 
 static int event_deregister(struct daemon *d, struct rpc_call *call)

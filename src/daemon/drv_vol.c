@@ -35,7 +35,8 @@ struct volume *call_volume(struct daemon *d, struct rpc_call *call, const rp_vol
     return v;
 }
 
-static struct volume *call_idle_volume(struct daemon *d, struct rpc_call *call, const rp_vol *vol, struct pool **ret_pool)
+static struct volume *call_idle_volume(struct daemon *d, struct rpc_call *call, const rp_vol *vol,
+                                       struct pool **ret_pool)
 {
     struct volume *v = call_volume(d, call, vol, ret_pool);
     if (v && v->building) {

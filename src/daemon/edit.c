@@ -7,20 +7,21 @@
 #include "base/fd.h"
 #include "domain/xml.h"
 
-static struct domain *changed(const struct guest *g, bool inactive, int (*fn)(void *, struct domain *, struct rpc_error *),
-                              void *opaque, struct rpc_error *e)
+static struct domain *changed(const struct guest *g, bool inactive,
+                              int (*fn)(void *, struct domain *, struct rpc_error *), void *opaque, struct rpc_error *e)
 {
     struct err err = {0};
     struct domain *d = guest_config(g, inactive, e);
-    if (d && (fn(opaque, d, e) < 0 || (domain_check_definition(d, NULL, &err) < 0 && verr_take(e, VIR_CONFIG_UNSUPPORTED, &err)))) {
+    if (d && (fn(opaque, d, e) < 0 ||
+              (domain_check_definition(d, NULL, &err) < 0 && verr_take(e, VIR_CONFIG_UNSUPPORTED, &err)))) {
         domain_free(d);
         return NULL;
     }
     return d;
 }
 
-int edit_documents(struct guest *g, bool live, bool config, int (*fn)(void *opaque, struct domain *d, struct rpc_error *e),
-                   void *opaque, struct rpc_error *e)
+int edit_documents(struct guest *g, bool live, bool config,
+                   int (*fn)(void *opaque, struct domain *d, struct rpc_error *e), void *opaque, struct rpc_error *e)
 {
     struct domain *new_live = NULL, *new_config = NULL;
     int r = 0;
@@ -119,7 +120,8 @@ static int change(struct xml_node *devices, enum edit_op op, const struct xml_no
         if (link && named && !strcmp(dev->name, "disk"))
             return verr_set(e, VIR_OPERATION_FAILED, "target %.100s already exists", child_attr(dev, "target", "dev"));
         if (link && named)
-            return verr_set(e, VIR_OPERATION_FAILED, "device with MAC address %.100s already exists", child_attr(dev, "mac", "address"));
+            return verr_set(e, VIR_OPERATION_FAILED, "device with MAC address %.100s already exists",
+                            child_attr(dev, "mac", "address"));
         xml_append(devices, xml_copy(dev));
         return 0;
     }

@@ -11,8 +11,8 @@ struct xml_node;
  * step works: fn, the check of the result, saving. `fn` returns -1 with *e. A change of the live document here is a
  * change on paper: whoever calls has changed the guest, or will.
  */
-int edit_documents(struct guest *g, bool live, bool config, int (*fn)(void *opaque, struct domain *d, struct rpc_error *e),
-                   void *opaque, struct rpc_error *e);
+int edit_documents(struct guest *g, bool live, bool config,
+                   int (*fn)(void *opaque, struct domain *d, struct rpc_error *e), void *opaque, struct rpc_error *e);
 
 enum edit_op { EDIT_ATTACH, EDIT_DETACH, EDIT_UPDATE };
 /* The same for one device (an element as libvirt's clients send it) of the definition. */

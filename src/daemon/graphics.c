@@ -1,4 +1,5 @@
-/* A connection to a guest's display, made here and handed to a client: it needs no address, and no right to the socket. */
+/* A connection to a guest's display, made here and handed to a client: it needs no address, and no right to the socket.
+ */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>

@@ -30,8 +30,23 @@ enum guest_state {
     GUEST_CRASHED = 6,
     GUEST_PMSUSPENDED = 7,
 };
-enum { RUNNING_UNKNOWN = 0, RUNNING_BOOTED = 1, RUNNING_MIGRATED = 2, RUNNING_RESTORED = 3, RUNNING_FROM_SNAPSHOT = 4, RUNNING_UNPAUSED = 5 };
-enum { PAUSED_UNKNOWN = 0, PAUSED_USER = 1, PAUSED_SAVE = 3, PAUSED_DUMP = 4, PAUSED_IOERROR = 5, PAUSED_SHUTTING_DOWN = 8, PAUSED_STARTING_UP = 11 };
+enum {
+    RUNNING_UNKNOWN = 0,
+    RUNNING_BOOTED = 1,
+    RUNNING_MIGRATED = 2,
+    RUNNING_RESTORED = 3,
+    RUNNING_FROM_SNAPSHOT = 4,
+    RUNNING_UNPAUSED = 5
+};
+enum {
+    PAUSED_UNKNOWN = 0,
+    PAUSED_USER = 1,
+    PAUSED_SAVE = 3,
+    PAUSED_DUMP = 4,
+    PAUSED_IOERROR = 5,
+    PAUSED_SHUTTING_DOWN = 8,
+    PAUSED_STARTING_UP = 11
+};
 enum {
     SHUTOFF_UNKNOWN = 0,
     SHUTOFF_SHUTDOWN = 1,
@@ -95,19 +110,19 @@ struct guest {
     bool start_paused;
     struct guest_waiter *starters, *enders;
     struct qmp *qmp;
-    int stop_reason;  /* SHUTOFF_*: why we are ending it; 0: we are not */
+    int stop_reason; /* SHUTOFF_*: why we are ending it; 0: we are not */
     bool panicked;
     bool restarting;
     char *incoming;  /* the file to go on from, while it starts */
     uint64_t job_ns; /* host time since when it is being saved; 0: it is not */
-    bool reboot; /* the power button was pressed to start it again */
+    bool reboot;     /* the power button was pressed to start it again */
     bool adopted;
-    void *autodestroy; /* the connection that takes it along */
+    void *autodestroy;   /* the connection that takes it along */
     uint64_t started_ns; /* host time */
     uint64_t balloon;    /* bytes that the guest has, as last told */
     pid_t *tids;         /* of the vCPUs' threads */
     unsigned n_tids;
-    void *console;       /* who has the console; see console.c */
+    void *console; /* who has the console; see console.c */
 };
 
 /* Persistent: has a definition. */
@@ -143,12 +158,12 @@ struct guests {
     struct clock *clock;
     struct guests_dirs dirs;
     struct guests_owner owner;
-    char *lodge_vm; /* the program */
+    char *lodge_vm;       /* the program */
     const char *emulator; /* what documents say as <emulator> */
     struct guest *by_name, *by_uuid, *by_id;
     unsigned n, n_active;
     int last_id;
-    size_t log_max;   /* bytes of a log before it is rotated */
+    size_t log_max;    /* bytes of a log before it is rotated */
     unsigned log_keep; /* old logs */
 };
 
@@ -186,7 +201,8 @@ int store_save(struct guest *g, const struct domain *d, struct rpc_error *e);
 int store_remove(struct guest *g, struct rpc_error *e);
 int store_set_autostart(struct guest *g, bool on, struct rpc_error *e);
 int store_rename(struct guest *g, const char *name, struct rpc_error *e);
-/* A whole file: a temporary one is written, flushed and renamed. -errno; then the old one is as it was. `durable`: on disk. */
+/* A whole file: a temporary one is written, flushed and renamed. -errno; then the old one is as it was. `durable`: on
+ * disk. */
 int store_write_file(const char *path, const char *text, size_t len, bool durable);
 /* The text of a file of at most 8 MiB, or NULL with errno. */
 char *store_read_file(const char *path, size_t *ret_len);
@@ -198,13 +214,16 @@ struct domain *define_parse(const struct guests *t, const char *xml, struct rpc_
 /* Defines or redefines. */
 struct guest *define(struct guests *t, const char *xml, struct rpc_error *e);
 int undefine(struct guest *g, struct rpc_error *e);
-/* A new guest that exists while it runs only, for guest_start(); or the defined one of that name and UUID, to be started so. */
+/* A new guest that exists while it runs only, for guest_start(); or the defined one of that name and UUID, to be
+ * started so. */
 struct guest *define_transient(struct guests *t, const char *xml, struct domain **ret_live, struct rpc_error *e);
 
-/* start.c. `live` (taken over) is NULL for a start from the definition. Errors that come at once return -1 and done is not called. */
+/* start.c. `live` (taken over) is NULL for a start from the definition. Errors that come at once return -1 and done is
+ * not called. */
 #define START_PAUSED 1u
 #define START_AUTODESTROY 2u
-int guest_start(struct guest *g, struct domain *live, unsigned flags, guest_done *done, void *opaque, struct rpc_error *e);
+int guest_start(struct guest *g, struct domain *live, unsigned flags, guest_done *done, void *opaque,
+                struct rpc_error *e);
 /* Starts an ended guest's process again with the same live document: a reboot. 0 or -1. */
 int guest_restart(struct guest *g);
 /* Of a process, in ticks since boot; 0: there is none. */
@@ -225,7 +244,8 @@ void guest_wait_tell(struct guest_waiter **list, const struct rpc_error *e);
 /* monitor.c: what the monitor is asked and tells. */
 void guest_monitor_connect(struct guest *g);
 /* A command without arguments whose answer does not matter; done may be NULL. */
-int guest_command(struct guest *g, const char *command, void *args, guest_done *done, void *opaque, struct rpc_error *e);
+int guest_command(struct guest *g, const char *command, void *args, guest_done *done, void *opaque,
+                  struct rpc_error *e);
 int guest_suspend(struct guest *g, guest_done *done, void *opaque, struct rpc_error *e);
 int guest_resume(struct guest *g, guest_done *done, void *opaque, struct rpc_error *e);
 

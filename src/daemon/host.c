@@ -103,10 +103,12 @@ int host_cpu_stats_read(int cpu, struct host_cpu_stats *ret)
     while (f && fgets(line, sizeof line, f)) {
         unsigned long long user, nice, sys, idle, iowait, irq, softirq;
         if (sscanf(line, "%15s %llu %llu %llu %llu %llu %llu %llu", name, &user, &nice, &sys, &idle, &iowait, &irq,
-                   &softirq) != 8 || strcmp(name, want))
+                   &softirq) != 8 ||
+            strcmp(name, want))
             continue;
         uint64_t tick = 1000000000ull / sysconf(_SC_CLK_TCK);
-        *ret = (struct host_cpu_stats){sys * tick, (user + nice) * tick, idle * tick, iowait * tick, (irq + softirq) * tick};
+        *ret = (struct host_cpu_stats){sys * tick, (user + nice) * tick, idle * tick, iowait * tick,
+                                       (irq + softirq) * tick};
         r = 0;
         break;
     }

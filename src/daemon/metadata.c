@@ -10,7 +10,8 @@
 static struct xml_node *metadata_of(const struct domain *d)
 {
     for (unsigned i = 0; i < d->unknown.n_items; i++)
-        if (d->unknown.items[i].node && !*d->unknown.items[i].path && !strcmp(d->unknown.items[i].node->name, "metadata"))
+        if (d->unknown.items[i].node && !*d->unknown.items[i].path &&
+            !strcmp(d->unknown.items[i].node->name, "metadata"))
             return d->unknown.items[i].node;
     return NULL;
 }

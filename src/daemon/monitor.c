@@ -131,7 +131,8 @@ static void on_answer(void *opaque, json_t *ret, const char *error)
     free(a);
 }
 
-static int ask(struct guest *g, const char *command, json_t *args, int kind, guest_done *done, void *opaque, struct rpc_error *e)
+static int ask(struct guest *g, const char *command, json_t *args, int kind, guest_done *done, void *opaque,
+               struct rpc_error *e)
 {
     if (!guest_active(g)) {
         json_decref(args);

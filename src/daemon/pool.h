@@ -1,7 +1,7 @@
 /*
  * Storage pools: directories (dir), and file systems that are mounted for the pool (fs), with the images in them as
- * volumes. The daemon's thread; what takes long (copying, filling) is done on a thread of its own (work.h) and names the
- * volume by path, never by pointer.
+ * volumes. The daemon's thread; what takes long (copying, filling) is done on a thread of its own (work.h) and names
+ * the volume by path, never by pointer.
  */
 #ifndef LODGE_DAEMON_POOL_H
 #define LODGE_DAEMON_POOL_H
@@ -23,10 +23,10 @@ struct volume {
     char *name;
     char *path; /* also its key */
     bool directory;
-    char *format; /* raw, qcow2 … */
+    char *format;                            /* raw, qcow2 … */
     uint64_t capacity, allocation, physical; /* bytes */
-    char *backing, *backing_format; /* NULL: none */
-    bool building; /* its contents are being made */
+    char *backing, *backing_format;          /* NULL: none */
+    bool building;                           /* its contents are being made */
 };
 
 struct pool {
@@ -35,10 +35,10 @@ struct pool {
     char *name;
     uint8_t uuid[16];
     enum pool_type type;
-    char *path; /* of the directory */
+    char *path;        /* of the directory */
     char *device, *fs; /* fs: what is mounted, and its type; NULL: auto */
-    int mode; /* of the directory, when it is built; -1: not given */
-    int owner, group; /* -1: not given */
+    int mode;          /* of the directory, when it is built; -1: not given */
+    int owner, group;  /* -1: not given */
     bool persistent, active, autostart;
     unsigned busy; /* volumes that are being made */
     struct volume *volumes;
@@ -50,7 +50,14 @@ struct pools {
     char *dir; /* of definitions */
 };
 
-enum { POOL_EVENT_DEFINED, POOL_EVENT_UNDEFINED, POOL_EVENT_STARTED, POOL_EVENT_STOPPED, POOL_EVENT_CREATED, POOL_EVENT_DELETED };
+enum {
+    POOL_EVENT_DEFINED,
+    POOL_EVENT_UNDEFINED,
+    POOL_EVENT_STARTED,
+    POOL_EVENT_STOPPED,
+    POOL_EVENT_CREATED,
+    POOL_EVENT_DELETED
+};
 
 /* pools.c */
 int pools_start(struct daemon *d, struct err *err);

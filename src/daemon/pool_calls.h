@@ -12,7 +12,8 @@ struct pool *call_active_pool(struct daemon *d, struct rpc_call *call, const rp_
 void put_volume(rp_vol *ret, const struct pool *p, const struct volume *v);
 
 /* volume_jobs.c: all answer later. */
-int volume_create(struct rpc_call *call, struct pool *p, struct volume_spec *spec, unsigned flags, const struct volume *source);
+int volume_create(struct rpc_call *call, struct pool *p, struct volume_spec *spec, unsigned flags,
+                  const struct volume *source);
 int volume_resize(struct rpc_call *call, struct pool *p, struct volume *v, uint64_t size, bool shrink, bool allocate);
 int volume_wipe(struct rpc_call *call, struct pool *p, struct volume *v, bool trim);
 

@@ -57,8 +57,9 @@ static void look_inside(struct volume *v)
     set(&v->format, "raw");
     set(&v->backing, NULL);
     set(&v->backing_format, NULL);
-    if (blk_node_open(v->path, NULL, NULL, BLK_O_NO_BACKING | BLK_O_FORCE_SHARE | BLK_O_NO_IO | BLK_O_NO_LOCK | BLK_O_NO_URING,
-                      &n, &err) < 0)
+    if (blk_node_open(v->path, NULL, NULL,
+                      BLK_O_NO_BACKING | BLK_O_FORCE_SHARE | BLK_O_NO_IO | BLK_O_NO_LOCK | BLK_O_NO_URING, &n,
+                      &err) < 0)
         return;
     set(&v->format, n->drv->name);
     v->capacity = n->size;

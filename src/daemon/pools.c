@@ -120,7 +120,8 @@ struct pool *pool_create_transient(struct daemon *d, const char *xml, bool build
     struct pool *n = pool_parse(d, xml, e), *old = NULL;
     if (!n)
         return NULL;
-    if (same(d, n, &old, e) < 0 || (old && verr_set(e, VIR_OPERATION_FAILED, "pool '%s' is already there", old->name) < 0) ||
+    if (same(d, n, &old, e) < 0 ||
+        (old && verr_set(e, VIR_OPERATION_FAILED, "pool '%s' is already there", old->name) < 0) ||
         (build && pool_build(n, e) < 0)) {
         pool_free(n);
         return NULL;

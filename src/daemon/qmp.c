@@ -29,8 +29,8 @@ struct qmp {
     char *out;
     size_t out_len, out_off;
     struct pending *first, **tail;
-    bool dead;  /* to be told to the owner */
-    bool busy;  /* inside of a callback: freed afterwards */
+    bool dead; /* to be told to the owner */
+    bool busy; /* inside of a callback: freed afterwards */
     bool freed;
 };
 
@@ -204,8 +204,8 @@ void qmp_call(struct qmp *q, const char *command, json_t *args, qmp_done *done, 
     p->opaque = opaque;
     *q->tail = p;
     q->tail = &p->next;
-    json_t *m = args ? json_pack("{s:s,s:o}", "execute", command, "arguments", args)
-                     : json_pack("{s:s}", "execute", command);
+    json_t *m =
+        args ? json_pack("{s:s,s:o}", "execute", command, "arguments", args) : json_pack("{s:s}", "execute", command);
     char *text = m ? json_dumps(m, JSON_COMPACT) : NULL;
     json_decref(m);
     if (!text)

@@ -1,6 +1,6 @@
 /*
- * A client of one guest's monitor (src/monitor/), on the daemon's loop: nothing here waits. Replies come in the order of
- * the commands; events between them.
+ * A client of one guest's monitor (src/monitor/), on the daemon's loop: nothing here waits. Replies come in the order
+ * of the commands; events between them.
  */
 #ifndef LODGE_DAEMON_QMP_H
 #define LODGE_DAEMON_QMP_H

@@ -1,6 +1,7 @@
 /*
  * What is known of running guests, in the run directory, so that a daemon that starts can take them over. By UUID:
- *   .xml the live document   .state pid, start time and id   .monitor its socket   .end how it ended (lodge-vm writes it)
+ *   .xml the live document   .state pid, start time and id   .monitor its socket   .end how it ended (lodge-vm writes
+ * it)
  */
 #include <errno.h>
 #include <dirent.h>

@@ -1,7 +1,7 @@
 /*
- * Saved guests. A file is what lodge-vm wrote (machine/save.h), and behind it the live document and a trailer, so that one
- * file is all that is needed: document, its length (32 bits), whether the guest ran (32 bits), "LODGEXML". A managed save is
- * such a file at STATE/NAME.save; the next start goes on from it and removes it.
+ * Saved guests. A file is what lodge-vm wrote (machine/save.h), and behind it the live document and a trailer, so that
+ * one file is all that is needed: document, its length (32 bits), whether the guest ran (32 bits), "LODGEXML". A
+ * managed save is such a file at STATE/NAME.save; the next start goes on from it and removes it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -40,13 +40,15 @@ int guest_remove_managed_save(struct guest *g, struct rpc_error *e)
 }
 
 /* Where the document starts in the file, and how long it is. */
-static int find_trailer(int fd, const char *path, off_t *ret_start, uint32_t *ret_len, bool *ret_running, struct rpc_error *e)
+static int find_trailer(int fd, const char *path, off_t *ret_start, uint32_t *ret_len, bool *ret_running,
+                        struct rpc_error *e)
 {
     struct stat st;
     uint8_t t[TRAILER_SIZE];
     if (fstat(fd, &st) < 0)
         return verr_errno(e, errno, "%s", path);
-    if (st.st_size < TRAILER_SIZE || fd_pread_full(fd, t, sizeof t, st.st_size - TRAILER_SIZE) < 0 || memcmp(t + 8, MAGIC, 8))
+    if (st.st_size < TRAILER_SIZE || fd_pread_full(fd, t, sizeof t, st.st_size - TRAILER_SIZE) < 0 ||
+        memcmp(t + 8, MAGIC, 8))
         return verr_set(e, VIR_OPERATION_FAILED, "'%s' is not a saved guest, or incomplete", path);
     *ret_len = le32_get(t);
     *ret_running = le32_get(t + 4) & 1;
@@ -152,7 +154,8 @@ static void on_saved(void *opaque, const struct rpc_error *e)
     finish(s, &own);
 }
 
-int guest_save(struct guest *g, const char *path, const char *xml, int running, guest_done *done, void *opaque, struct rpc_error *e)
+int guest_save(struct guest *g, const char *path, const char *xml, int running, guest_done *done, void *opaque,
+               struct rpc_error *e)
 {
     if (!guest_active(g))
         return verr_set(e, VIR_OPERATION_INVALID, "domain is not running");
@@ -163,7 +166,11 @@ int guest_save(struct guest *g, const char *path, const char *xml, int running, 
     if (*path != '/')
         return verr_set(e, VIR_INVALID_ARG, "'%.300s' is not an absolute path", path);
     struct saving *s = xcalloc(1, sizeof *s);
-    *s = (struct saving){.g = g, .path = xstrdup(path), .xml = xml ? xstrdup(xml) : domain_format(g->live), .done = done, .opaque = opaque};
+    *s = (struct saving){.g = g,
+                         .path = xstrdup(path),
+                         .xml = xml ? xstrdup(xml) : domain_format(g->live),
+                         .done = done,
+                         .opaque = opaque};
     s->was_running = g->state == GUEST_RUNNING;
     s->running = running < 0 ? s->was_running : running;
     autofree char *uri = xasprintf("file:%s", path);

@@ -1,7 +1,7 @@
 /*
  * Starting lodge-vm, and finding out that it has started: it writes "running" to a pipe once the guest runs, and before
- * that a line for each pseudo terminal. It has a session of its own and outlives us. vfork() because the daemon's memory
- * must not be copied, and because exec's failure is known when it returns.
+ * that a line for each pseudo terminal. It has a session of its own and outlives us. vfork() because the daemon's
+ * memory must not be copied, and because exec's failure is known when it returns.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -253,8 +253,8 @@ static int check_disks(const struct guest *g, const struct domain *d, struct rpc
                 const struct domain_disk *b = &o->live->disks[k];
                 if (b->source && !strcmp(a->source, b->source) && !(a->readonly && b->readonly) &&
                     !(a->shareable && b->shareable))
-                    return verr_set(e, VIR_RESOURCE_BUSY, "disk '%s': image '%s' is in use by domain '%s'",
-                                    a->target, a->source, o->name);
+                    return verr_set(e, VIR_RESOURCE_BUSY, "disk '%s': image '%s' is in use by domain '%s'", a->target,
+                                    a->source, o->name);
             }
         }
     }
@@ -275,7 +275,8 @@ int guest_restart(struct guest *g)
     return -1;
 }
 
-int guest_start(struct guest *g, struct domain *live, unsigned flags, guest_done *done, void *opaque, struct rpc_error *e)
+int guest_start(struct guest *g, struct domain *live, unsigned flags, guest_done *done, void *opaque,
+                struct rpc_error *e)
 {
     struct guests *t = g->guests;
     struct err err = {0};

@@ -90,7 +90,8 @@ static int copy(struct job *j)
         r = blk_node_open(j->path, j->spec.format, NULL, BLK_O_RDWR | BLK_O_NO_URING, &to, &j->err);
     if (r < 0)
         return r;
-    struct blk_convert c = {.sources = &from, .n_sources = 1, .target = to, .target_is_zero = true, .min_sparse = 4096, .threads = 1};
+    struct blk_convert c = {
+        .sources = &from, .n_sources = 1, .target = to, .target_is_zero = true, .min_sparse = 4096, .threads = 1};
     return blk_convert(&c, &j->err);
 }
 
@@ -135,7 +136,8 @@ static int run_create(struct job *j)
 static int run_resize(struct job *j)
 {
     auto_node struct blk_node *n = NULL;
-    int r = blk_node_open(j->path, j->format, NULL, BLK_O_RDWR | BLK_O_RESIZE | BLK_O_NO_BACKING | BLK_O_NO_URING, &n, &j->err);
+    int r = blk_node_open(j->path, j->format, NULL, BLK_O_RDWR | BLK_O_RESIZE | BLK_O_NO_BACKING | BLK_O_NO_URING, &n,
+                          &j->err);
     if (!r)
         r = blk_truncate(n, j->size, j->allocate ? BLK_PREALLOC_FALLOC : BLK_PREALLOC_OFF, j->shrink, &j->err);
     return r;
@@ -166,7 +168,8 @@ static int run_wipe(struct job *j)
 
 static void run(void *opaque)
 {
-    static int (*const kinds[])(struct job *j) = {[JOB_CREATE] = run_create, [JOB_RESIZE] = run_resize, [JOB_WIPE] = run_wipe};
+    static int (*const kinds[])(struct job *
+                                j) = {[JOB_CREATE] = run_create, [JOB_RESIZE] = run_resize, [JOB_WIPE] = run_wipe};
     struct job *j = opaque;
     j->code = kinds[j->kind](j);
 }
@@ -183,7 +186,8 @@ static void done(void *opaque)
     if (p)
         v = volume_look(p, j->name);
     if (j->code < 0)
-        verr_take(&j->call->error, j->code == -ENOSPC || j->kind == JOB_CREATE ? VIR_SYSTEM_ERROR : VIR_OPERATION_FAILED, &j->err);
+        verr_take(&j->call->error,
+                  j->code == -ENOSPC || j->kind == JOB_CREATE ? VIR_SYSTEM_ERROR : VIR_OPERATION_FAILED, &j->err);
     else if (j->kind == JOB_CREATE && !v)
         verr_set(&j->call->error, VIR_NO_STORAGE_VOL, "volume '%s' has been removed meanwhile", j->name);
     else if (j->kind == JOB_CREATE)
@@ -214,7 +218,8 @@ static struct job *job_new(enum job_kind kind, struct rpc_call *call, struct poo
     return j;
 }
 
-int volume_create(struct rpc_call *call, struct pool *p, struct volume_spec *spec, unsigned flags, const struct volume *source)
+int volume_create(struct rpc_call *call, struct pool *p, struct volume_spec *spec, unsigned flags,
+                  const struct volume *source)
 {
     if (volume_find(p, spec->name) || volume_look(p, spec->name))
         return verr_set(&call->error, VIR_STORAGE_VOL_EXIST, "'%s'", spec->name);

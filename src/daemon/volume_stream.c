@@ -135,7 +135,8 @@ static int transfer(struct daemon *d, struct rpc_call *call, bool upload)
         return verr_errno(&call->error, errno, "cannot open volume '%s'", v->path);
     uint64_t size = st.st_size;
     if (a->offset > INT64_MAX || a->length > INT64_MAX || (!upload && a->offset > size))
-        return verr_set(&call->error, VIR_INVALID_ARG, "offset %" PRIu64 " is beyond the volume's end", (uint64_t)a->offset);
+        return verr_set(&call->error, VIR_INVALID_ARG, "offset %" PRIu64 " is beyond the volume's end",
+                        (uint64_t)a->offset);
     struct transfer *t = xcalloc(1, sizeof *t);
     *t = (struct transfer){.d = d, .fd = -1, .upload = upload, .sparse = a->flags & 1, .at = a->offset};
     t->end = a->length ? a->offset + a->length : upload ? INT64_MAX : size;

@@ -39,10 +39,11 @@ static unsigned disk_index(const char *target)
 static const struct {
     const char *element, *prefix;
 } kinds[] = {
-    {"controller", NULL}, {"graphics", NULL},       {"input", "input"},       {"video", "video"},       {"sound", "sound"},
-    {"channel", "channel"}, {"hostdev", "hostdev"}, {"watchdog", "watchdog"}, {"redirdev", "redir"},   {"tpm", "tpm"},
-    {"smartcard", "smartcard"}, {"parallel", "parallel"}, {"vsock", "vsock"}, {"shmem", "shmem"}, {"memory", "dimm"},
-    {"hub", "hub"}, {"iommu", NULL}, {"audio", NULL},
+    {"controller", NULL},  {"graphics", NULL},     {"input", "input"},         {"video", "video"},
+    {"sound", "sound"},    {"channel", "channel"}, {"hostdev", "hostdev"},     {"watchdog", "watchdog"},
+    {"redirdev", "redir"}, {"tpm", "tpm"},         {"smartcard", "smartcard"}, {"parallel", "parallel"},
+    {"vsock", "vsock"},    {"shmem", "shmem"},     {"memory", "dimm"},         {"hub", "hub"},
+    {"iommu", NULL},       {"audio", NULL},
 };
 
 /* Devices that are kept as XML only. */
@@ -63,7 +64,8 @@ static void name_others(struct domain *d)
             if (kinds[k].prefix)
                 xml_attr_setf(xml_node_new(n, "alias", NULL), "name", "%s%u", kinds[k].prefix, index);
             else if (!strcmp(n->name, "controller") && type && !strcmp(type, "pci"))
-                xml_attr_setf(xml_node_new(n, "alias", NULL), "name", at && !strcmp(at, "0") ? "pcie.0" : "pci.%s", at ? at : "0");
+                xml_attr_setf(xml_node_new(n, "alias", NULL), "name", at && !strcmp(at, "0") ? "pcie.0" : "pci.%s",
+                              at ? at : "0");
             else if (!strcmp(n->name, "controller") && type)
                 xml_attr_setf(xml_node_new(n, "alias", NULL), "name", "%s%s", type, at ? at : "0");
         }

@@ -31,7 +31,6 @@ static const char help[] =
     "It stays in the foreground. SIGTERM ends it; guests go on, and the next lodged takes them over.\n"
     "Exit status: 0 ended by a signal or idle, 1 error, 2 wrong usage.\n";
 
-
 static void on_signal(void *opaque, uint32_t events)
 {
     daemon_quit(opaque);
@@ -114,10 +113,15 @@ int main(int argc, char **argv)
 {
     enum { SESSION = 1, SYSTEM, CONFIG, ROOT, LISTEN_ONLY, VERBOSE, HELP, VERSION };
     static const struct option options[] = {
-        {"session", no_argument, NULL, SESSION}, {"system", no_argument, NULL, SYSTEM},
-        {"config", required_argument, NULL, CONFIG}, {"root", required_argument, NULL, ROOT},
-        {"listen-only", no_argument, NULL, LISTEN_ONLY}, {"verbose", no_argument, NULL, VERBOSE},
-        {"help", no_argument, NULL, HELP}, {"version", no_argument, NULL, VERSION}, {0},
+        {"session", no_argument, NULL, SESSION},
+        {"system", no_argument, NULL, SYSTEM},
+        {"config", required_argument, NULL, CONFIG},
+        {"root", required_argument, NULL, ROOT},
+        {"listen-only", no_argument, NULL, LISTEN_ONLY},
+        {"verbose", no_argument, NULL, VERBOSE},
+        {"help", no_argument, NULL, HELP},
+        {"version", no_argument, NULL, VERSION},
+        {0},
     };
     bool session = geteuid() != 0, autostart = true;
     const char *file = NULL, *root = NULL;
@@ -154,8 +158,10 @@ int main(int argc, char **argv)
         }
     }
     if (optind < argc || (root && *root != '/')) {
-        fprintf(stderr, optind < argc ? "lodged: not an option: %s (see lodged --help)\n"
-                                      : "lodged: --root: not an absolute path: %s\n", optind < argc ? argv[optind] : root);
+        fprintf(stderr,
+                optind < argc ? "lodged: not an option: %s (see lodged --help)\n"
+                              : "lodged: --root: not an absolute path: %s\n",
+                optind < argc ? argv[optind] : root);
         return 2;
     }
     struct daemon_config config;

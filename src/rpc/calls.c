@@ -42,7 +42,8 @@ static void send_answer(struct rpc_call *call)
             conn_queue(c, &b, fd_take(call->ret_fd));
             return;
         }
-        rpc_error_set(&call->error, VIR_INTERNAL_ERROR, VIR_FROM_RPC, "the answer to %s is too large", call->proc->name);
+        rpc_error_set(&call->error, VIR_INTERNAL_ERROR, VIR_FROM_RPC, "the answer to %s is too large",
+                      call->proc->name);
     }
     answer_error(c, &call->header, &call->error);
 }
@@ -82,7 +83,8 @@ void call_drop_all(struct rpc_client *c)
 }
 
 /* 0, or -1 with *e. */
-static int allowed(const struct rpc_client *c, const struct rpc_header *h, const struct rpc_proc *p, struct rpc_error *e)
+static int allowed(const struct rpc_client *c, const struct rpc_header *h, const struct rpc_proc *p,
+                   struct rpc_error *e)
 {
     if (h->program != RPC_REMOTE_PROGRAM && h->program != RPC_QEMU_PROGRAM)
         return rpc_error_set(e, VIR_RPC, VIR_FROM_RPC, "Cannot find program %u version %u", h->program, h->version);

@@ -182,7 +182,8 @@ static void keepalive_packet(struct rpc_client *c, int32_t procedure)
 void conn_keepalive(struct rpc_client *c, uint64_t now)
 {
     const struct rpc_limits *l = &c->server->limits;
-    if (!c->keepalive || c->closing || !l->keepalive_s || now - c->heard_ns < l->keepalive_s * (c->pings + 1) * NSEC_PER_SEC)
+    if (!c->keepalive || c->closing || !l->keepalive_s ||
+        now - c->heard_ns < l->keepalive_s * (c->pings + 1) * NSEC_PER_SEC)
         return;
     if (l->keepalive_n && c->pings >= l->keepalive_n) {
         conn_drop(c);
@@ -260,7 +261,8 @@ static int fill(struct rpc_client *c)
         char space[CMSG_SPACE(RPC_FDS_MAX * sizeof(int))];
     } control;
     struct iovec iov = {c->in + c->in_len, c->in_cap - c->in_len};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control};
+    struct msghdr m = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control};
     ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n < 0)
         return errno == EAGAIN || errno == EINTR ? 0 : -1;

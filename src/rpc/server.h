@@ -1,6 +1,6 @@
 /*
- * The server's side of libvirt's protocol: sockets, clients, calls, streams, events, keepalive. One thread, one loop, and
- * nothing waits. What a client may cost is bounded: its unanswered calls, what it leaves unread, its packets' size.
+ * The server's side of libvirt's protocol: sockets, clients, calls, streams, events, keepalive. One thread, one loop,
+ * and nothing waits. What a client may cost is bounded: its unanswered calls, what it leaves unread, its packets' size.
  * What the procedures do is the owner's business.
  */
 #ifndef LODGE_RPC_SERVER_H
@@ -27,7 +27,7 @@ struct rpc_stream;
 
 /* One call. The server makes it; after RPC_LATER it is the handler's until rpc_call_finish(). */
 struct rpc_call {
-    struct rpc_client *client; /* NULL: gone, while the call was pending */
+    struct rpc_client *client;    /* NULL: gone, while the call was pending */
     struct rpc_call *prev, *next; /* the client's pending calls */
     struct rpc_header header;
     const struct rpc_proc *proc;
@@ -50,8 +50,8 @@ struct rpc_server_owner {
 };
 
 struct rpc_limits {
-    unsigned clients;  /* at once; more are turned away */
-    unsigned calls;    /* unanswered, of one client; then it is not read */
+    unsigned clients;     /* at once; more are turned away */
+    unsigned calls;       /* unanswered, of one client; then it is not read */
     unsigned keepalive_s; /* a client that asked for it is pinged after so long without a packet … */
     unsigned keepalive_n; /* … and dropped after so many pings; 0: never */
 };

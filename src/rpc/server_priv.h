@@ -5,9 +5,9 @@
 #include "base/loop.h"
 #include "rpc/server.h"
 
-#define CONN_PREAUTH_MAX 65536u        /* bytes of a packet before authentication */
-#define CONN_UNREAD_HIGH (1u << 20)    /* streams wait, and calls are not read, above this */
-#define CONN_UNREAD_MAX (64u << 20)    /* a client that leaves more unread is dropped */
+#define CONN_PREAUTH_MAX 65536u     /* bytes of a packet before authentication */
+#define CONN_UNREAD_HIGH (1u << 20) /* streams wait, and calls are not read, above this */
+#define CONN_UNREAD_MAX (64u << 20) /* a client that leaves more unread is dropped */
 #define CONN_STREAMS_MAX 64
 #define CONN_STREAM_PACKET_MAX (4u << 20)
 

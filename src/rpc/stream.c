@@ -1,6 +1,6 @@
 /*
- * Streams: raw data that belongs to a call, in either direction, until one side finishes or aborts. Packets for a stream
- * that is no more are ignored, as they may have been on their way.
+ * Streams: raw data that belongs to a call, in either direction, until one side finishes or aborts. Packets for a
+ * stream that is no more are ignored, as they may have been on their way.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -134,12 +134,14 @@ void stream_room(struct rpc_client *c)
 static struct rpc_stream *find(const struct rpc_client *c, const struct rpc_header *h)
 {
     struct rpc_stream *st = c->streams;
-    while (st && (st->header.serial != h->serial || st->header.procedure != h->procedure || st->header.program != h->program))
+    while (st &&
+           (st->header.serial != h->serial || st->header.procedure != h->procedure || st->header.program != h->program))
         st = st->next;
     return st;
 }
 
-static int take(struct rpc_stream *st, const struct rpc_header *h, const uint8_t *payload, size_t len, struct rpc_error *e)
+static int take(struct rpc_stream *st, const struct rpc_header *h, const uint8_t *payload, size_t len,
+                struct rpc_error *e)
 {
     if (h->type == RPC_TYPE_STREAM) {
         if (!len)

@@ -1,6 +1,7 @@
 /*
- * libvirt's protocol: any bytes as what a client sends, after it has authenticated, to a daemon with an empty directory.
- * The first byte says whether the connection is read-only. The daemon must live, and be as before when the client is gone.
+ * libvirt's protocol: any bytes as what a client sends, after it has authenticated, to a daemon with an empty
+ * directory. The first byte says whether the connection is read-only. The daemon must live, and be as before when the
+ * client is gone.
  */
 #include "target.h"
 
