@@ -37,6 +37,10 @@ with tempfile.TemporaryDirectory() as d:
     path = d + '/vnc'
     with Guest('--disk', disk.name, '--memory', '32M', '--graphics', 'vnc,socket=' + path) as g:
         stage(g, 1)
+        for _ in range(50): # the first viewer may come before the screen was looked at for the first time
+            if Rfb(path).width == 720:
+                break
+            time.sleep(0.1)
         raw, hextile, zrle = Rfb(path), Rfb(path, encodings=(5, -223)), Rfb(path, encodings=(16, -223, -308, -258, -239))
         check(raw.name == 'guest' and (raw.width, raw.height) == (720, 400), 'size and name')
         for v, what in ((raw, 'raw'), (hextile, 'hextile'), (zrle, 'ZRLE')):
