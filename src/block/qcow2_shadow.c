@@ -53,11 +53,9 @@ void qcow2_shadow_free(struct qshadow *h)
 
 static int grow(struct qshadow *h, uint64_t n)
 {
-    n = MAX(n, h->n + h->n / 2);
-    if (n * 8 > Q_RT_BYTES_MAX)
-        n = Q_RT_BYTES_MAX / 8;
-    if (n <= h->n)
+    if (n > Q_RT_BYTES_MAX / 8)
         return -EFBIG;
+    n = MIN(MAX(n, h->n + h->n / 2), Q_RT_BYTES_MAX / 8);
     uint8_t **b = realloc(h->block, (n + 1) * sizeof *b);
     if (b)
         h->block = b;

@@ -195,7 +195,7 @@ struct qtable *qcow2_l2_own_l(struct qcow2 *s, uint32_t i)
 {
     if (i >= s->l1_size || ((s->l1[i] & QE_OFFSET) && !s->l2[i]))
         return NULL;
-    if (s->l1[i] & QE_COPIED)
+    if ((s->l1[i] & QE_COPIED) && s->l2[i])
         return s->l2[i];
     bool fresh;
     int64_t offset = qcow2_alloc_l(s, 1, &fresh);
@@ -222,8 +222,10 @@ int qcow2_l2_own_m(struct qcow2 *s, uint32_t i, struct qtable **ret)
     *ret = NULL;
     if (i >= s->l1_size)
         return -EINVAL;
-    for (;;) {
+    for (unsigned turn = 0;; turn++) {
         int code = qcow2_l2_get_m(s, i, ret);
+        if (turn > 16) /* clusters that are counted as free are metadata, one after the other */
+            return qcow2_corrupt(s, "clusters of metadata are counted as free");
         if (code < 0 || (*ret && (s->l1[i] & QE_COPIED)))
             return code;
         pthread_mutex_lock(&s->lock);

@@ -258,7 +258,7 @@ bool qcow2_map_write_l(struct qcow2 *s, uint64_t offset, uint64_t len, struct bl
 
 static int begin(struct qcow2 *s, uint64_t off, uint64_t len, struct step *step)
 {
-    for (;;) {
+    for (unsigned turn = 0;;) {
         struct qtable *t;
         if (s->corrupt)
             return -EIO;
@@ -279,7 +279,7 @@ static int begin(struct qcow2 *s, uint64_t off, uint64_t len, struct step *step)
                 qcow2_unalloc_l(s, (uint64_t)probe, n);
                 pthread_mutex_unlock(&s->lock);
             }
-            code = probe < 0 ? (int)probe : 1;
+            code = probe < 0 ? (int)probe : turn++ < 64 ? 1 : -EUCLEAN;
         }
         pthread_mutex_unlock(&s->meta);
         if (code == -EUCLEAN)

@@ -57,6 +57,16 @@ unsigned vm_disks(const struct vm *vm, struct vm_disk *ret, unsigned max)
     return n;
 }
 
+int vm_disk_resize(struct vm *vm, const char *target, uint64_t size, struct err *err)
+{
+    if (!strncmp(target, "drive-", 6))
+        target += 6;
+    for (unsigned i = 0; i < vm->n_blks; i++)
+        if (vm->blks[i] && vm->domain->disks[i].target && !strcmp(vm->domain->disks[i].target, target))
+            return blk_resize(vm->blks[i], size, err);
+    return err_set(err, -ENODEV, "Cannot find device='%s'", target);
+}
+
 unsigned vm_ptys(const struct vm *vm, const char **ret_names, unsigned max)
 {
     unsigned n = 0;

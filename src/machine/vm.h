@@ -94,6 +94,8 @@ struct vm_disk {
     const struct blk_count *count; /* by enum blk_op; NULL: an empty drive */
 };
 unsigned vm_disks(const struct vm *vm, struct vm_disk *ret, unsigned max);
+/* Changes the size (bytes) of a disk, named by its target ("vda"), also while the guest runs. */
+int vm_disk_resize(struct vm *vm, const char *target, uint64_t size, struct err *err);
 /* The pseudo terminals that serial ports and consoles lead to, in the order they were made. */
 unsigned vm_ptys(const struct vm *vm, const char **ret_names, unsigned max);
 /* Reads guest physical memory. -EFAULT. */

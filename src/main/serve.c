@@ -140,6 +140,11 @@ static unsigned op_disks(void *opaque, struct monitor_disk *disks, unsigned max)
     return n;
 }
 
+static int op_disk_resize(void *opaque, const char *device, uint64_t bytes, struct err *err)
+{
+    return vm_disk_resize(((struct serve *)opaque)->vm, device, bytes, err);
+}
+
 static int op_balloon_set(void *opaque, uint64_t bytes, struct err *err)
 {
     return vm_balloon_set(((struct serve *)opaque)->vm, bytes, err);
@@ -265,6 +270,7 @@ static const struct monitor_vm_ops monitor_ops = {
     .quit = op_quit,
     .cpus = op_cpus,
     .disks = op_disks,
+    .disk_resize = op_disk_resize,
     .balloon_set = op_balloon_set,
     .balloon_get = op_balloon_get,
     .registers = op_registers,

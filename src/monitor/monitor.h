@@ -64,6 +64,7 @@ struct monitor_vm_ops {
     void (*quit)(void *opaque); /* the process ends once this call is over and the reply is out */
     unsigned (*cpus)(void *opaque, struct monitor_cpu *ret_cpus, unsigned max);
     unsigned (*disks)(void *opaque, struct monitor_disk *ret_disks, unsigned max);
+    int (*disk_resize)(void *opaque, const char *device, uint64_t bytes, struct err *err);
     int (*balloon_set)(void *opaque, uint64_t bytes, struct err *err); /* memory the guest shall have */
     int (*balloon_get)(void *opaque, uint64_t *ret_bytes, struct err *err);
     char *(*registers)(void *opaque, unsigned cpu, struct err *err); /* text; NULL: error */

@@ -173,6 +173,24 @@ static json_t *query_balloon(struct qmp_session *s, const json_t *args, struct e
     return code < 0 ? NULL : json_pack("{s:I}", "actual", (json_int_t)actual);
 }
 
+static json_t *block_resize(struct qmp_session *s, const json_t *args, struct err *err)
+{
+    const char *device = json_string_value(json_object_get(args, "device"));
+    json_int_t size = json_integer_value(json_object_get(args, "size"));
+    const struct monitor_vm *vm = &s->m->vm;
+    if (!device)
+        device = json_string_value(json_object_get(args, "node-name"));
+    if (!device || size <= 0) {
+        err_set(err, -EINVAL, device ? "Parameter 'size' expects a >0 size" : "Parameter 'device' is missing");
+        return NULL;
+    }
+    if (!vm->ops->disk_resize) {
+        err_set(err, -ENODEV, "Cannot find device='%s'", device);
+        return NULL;
+    }
+    return done(vm->ops->disk_resize(vm->opaque, device, (uint64_t)size, err));
+}
+
 static json_t *balloon(struct qmp_session *s, const json_t *args, struct err *err)
 {
     json_int_t value = json_integer_value(json_object_get(args, "value"));

@@ -371,6 +371,12 @@ static void destroy(struct device *dev)
     free(b);
 }
 
+/* The driver reads the capacity again. */
+static void resized(void *opaque)
+{
+    virtio_config_changed(opaque);
+}
+
 int virtio_blk_new(const struct virtio_blk_config *cfg, struct virtio_dev **ret, struct err *err)
 {
     unsigned n = cfg->queues ? cfg->queues : 1, size = cfg->queue_size ? cfg->queue_size : 256;
@@ -405,6 +411,8 @@ int virtio_blk_new(const struct virtio_blk_config *cfg, struct virtio_dev **ret,
         return code;
     }
     b->blk = blk;
+    blk->resized = resized;
+    blk->resized_opaque = b;
     *ret = &b->virtio;
     return 0;
 }
