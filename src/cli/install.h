@@ -32,7 +32,7 @@ struct install {
     bool want_cloud_init;
     /* found out */
     struct osinfo os;
-    bool session, started;
+    bool session, started, virtio_only;
     char *kernel, *initrd, *args; /* of the first boot, from --location */
     char *cloud_image;            /* the disk that configures a cloud image */
     char *temporary[4];           /* files to remove when all is over */

@@ -369,7 +369,7 @@ static bool add_network(struct install *in, struct xml_node *devices, const char
     if (!m || !xml_attr_get(m, "address") || strchr(xml_attr_get(m, "address"), ':') == NULL)
         install_set(n, "mac@address", mac);
     if (!xml_child(n, "model"))
-        install_set(n, "model@type", in->os.net ? "virtio" : "e1000e");
+        install_set(n, "model@type", in->os.net || in->virtio_only ? "virtio" : "e1000e");
     return true;
 }
 
@@ -656,6 +656,7 @@ static bool kvm_offered(struct install *in)
         return false;
     }
     bool kvm = strstr(text, "<domain type='kvm'") != NULL;
+    in->virtio_only = strstr(text, "/lodge-vm<") != NULL; /* our machines have no e1000e */
     free(text);
     return kvm;
 }
@@ -741,7 +742,7 @@ static bool add_devices(struct install *in, struct xml_node *root, bool first)
 
 struct xml_node *install_document(struct install *in, bool first)
 {
-    bool kvm = in->virt_type ? !strcmp(in->virt_type, "kvm") : kvm_offered(in);
+    bool offered = kvm_offered(in), kvm = in->virt_type ? !strcmp(in->virt_type, "kvm") : offered;
     struct xml_node *root = xml_node_new(NULL, "domain", NULL);
     xml_attr_set(root, "type", in->virt_type ? in->virt_type : kvm ? "kvm" : "qemu");
     xml_node_new(root, "name", in->name);
