@@ -158,7 +158,7 @@ int qcow2_write_header(struct qcow2 *s)
     for (unsigned i = 0; i < s->n_exts && at != SIZE_MAX; i++)
         at = put_ext(buf, at, cap, s->exts[i].type, s->exts[i].data, s->exts[i].len);
     if (at != SIZE_MAX && s->version >= 3)
-        at = put_features(buf, at, cap, 512);
+        at = put_features(buf, at, cap, cap > 512 ? 512 : cap - MIN(blen, cap)); /* the name has to fit, too */
     if (at != SIZE_MAX)
         at = put_ext(buf, at, cap, QX_END, NULL, 0);
     if (at == SIZE_MAX)
