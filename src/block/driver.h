@@ -89,7 +89,7 @@ struct blk_driver {
 };
 
 extern const struct blk_driver blk_raw, blk_file, blk_qcow2, blk_vdi, blk_vpc, blk_vhdx, blk_vmdk, blk_qed, blk_parallels,
-    blk_dmg, blk_nbd, blk_curl;
+    blk_nbd, blk_curl;
 
 /* NULL-terminated. */
 extern const struct blk_driver *const blk_drivers[];
