@@ -102,7 +102,7 @@ static uint64_t put_ranges(FILE *f, const struct network *n, const struct networ
     struct ipaddr ones = {.bits = ip->address.bits};
     memset(ones.bytes, 0xff, sizeof ones.bytes);
     struct ipaddr mask = ipaddr_mask(&ones, ip->prefix), net = ipaddr_mask(&ip->address, ip->prefix);
-    uint64_t leases = ip->n_hosts;
+    uint64_t leases = 0;
     for (unsigned i = 0; i < ip->n_ranges; i++) {
         const struct network_range *g = &ip->ranges[i];
         leases += ipaddr_span(&g->start, &g->end);
@@ -149,8 +149,9 @@ static void put_dhcp(FILE *f, const struct network *n, const struct hostnet_dirs
     if (!v4 && !v6)
         return;
     autofree char *lease_file = dnsmasq_lease_file(n, dirs);
+    leases += 1024; /* static ones outside of the ranges: not their number, so that one more of them is no reason for a new process */
     fprintf(f, "dhcp-no-override\ndhcp-authoritative\ndhcp-lease-max=%llu\n",
-            (unsigned long long)(leases > 65535 ? 65535 : leases ? leases : 1));
+            (unsigned long long)(leases > 65535 ? 65535 : leases));
     fprintf(f, "dhcp-hostsfile=%s/%s.hosts\ndhcp-leasefile=%s\n", dirs->state, n->name, lease_file);
     /* No way out of an isolated network: no router is told. */
     if (n->forward == NETWORK_ISOLATED)

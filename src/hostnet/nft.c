@@ -136,7 +136,7 @@ static void put_nat(FILE *f, const struct network *n, const char *bridge)
         return;
     fprintf(f, "  chain prerouting {\n    type nat hook prerouting priority dstnat; policy accept;\n");
     put_dnat(f, n, bridge, false);
-    fprintf(f, "  }\n  chain output {\n    type nat hook output priority dstnat; policy accept;\n");
+    fprintf(f, "  }\n  chain output {\n    type nat hook output priority -100; policy accept;\n");
     put_dnat(f, n, bridge, true);
     fprintf(f, "  }\n");
 }

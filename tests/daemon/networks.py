@@ -74,7 +74,7 @@ def guest_xml(name, script, log, mac, network="lab"):
         name, KERNEL, INITRD, exec64, log, mac, network)
 
 
-DHCP = "ip link set eth0 up; udhcpc -q -n -t 20 -i eth0 -s /etc/udhcpc -x hostname:%s >/dev/null 2>&1; "
+DHCP = "sed 's/ip addr flush/ip -4 addr flush/' /etc/udhcpc >/tmp/u; chmod 755 /tmp/u; ip link set eth0 up; udhcpc -q -n -t 20 -i eth0 -s /tmp/u -x hostname:%s >/dev/null 2>&1; "
 ALPHA = DHCP % "alpha" + """
 (while true; do echo served | nc -l -p 80; done) &
 wget -q -O - http://203.0.113.2:8000/; echo
@@ -84,7 +84,7 @@ beta=$(grep -A1 'Name:.*beta' /tmp/n | sed -n 's/^Address.*: *//p' | head -n 1)
 busybox nslookup gate.lab.example 10.77.0.1 | grep 10.77.0.99
 ping -c 1 -W 5 $beta | grep 'bytes from'
 for i in $(seq 40); do ip -6 addr show dev eth0 | grep -q 'fd00:77' && break; sleep 0.5; done
-ping -6 -c 1 -W 5 fd00:77::1 | grep 'bytes from'
+busybox ping6 -c 1 -W 5 fd00:77::1 2>&1 | grep 'bytes from'
 nc -l -p 81 </dev/null >/dev/null
 mine=$(ip -4 addr show eth0 | sed -n 's/.*inet \\([0-9.]*\\).*/\\1/p')
 try() { ping -c 2 -W 1 10.77.0.1 >/dev/null 2>&1 && echo "$1 passes" || echo "$1 is dropped"; }
@@ -104,6 +104,7 @@ LAB = """<network xmlns:lodge='https://lodge.dev/schemas/network/1.0'><name>lab<
 outside = Outside()
 with Daemon() as d:
     v, tmp = d.virsh, d.root
+    os.chmod(tmp, 0o755)  # dnsmasq has a user of its own
     assert "default" in v("net-list", "--all", "--name")
     open(tmp + "/lab.xml", "w").write(LAB)
     v("net-define", tmp + "/lab.xml")
