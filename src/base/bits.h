@@ -12,8 +12,16 @@
 #define BIT64(n) (1ull << (n))
 #undef MIN /* sys/param.h, which XDR headers bring, has the same */
 #undef MAX
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
+/* Each argument is evaluated once: one may be a call whose answer changes. */
+#define MIN(a, b) BITS_PICK(a, <, b, __COUNTER__)
+#define MAX(a, b) BITS_PICK(a, >, b, __COUNTER__)
+#define BITS_PICK(a, op, b, n) BITS_PICK_(a, op, b, n)
+#define BITS_PICK_(a, op, b, n)                                                                                        \
+    ({                                                                                                                 \
+        __typeof__(a) pick_a##n = (a);                                                                                 \
+        __typeof__(b) pick_b##n = (b);                                                                                 \
+        pick_a##n op pick_b##n ? pick_a##n : pick_b##n;                                                                \
+    })
 #define ALIGN_UP(x, a) (((x) + ((a) - 1)) & ~((__typeof__(x))(a) - 1))
 #define ALIGN_DOWN(x, a) ((x) & ~((__typeof__(x))(a) - 1))
 #define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))

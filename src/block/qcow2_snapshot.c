@@ -350,7 +350,8 @@ static int create_m(struct qcow2 *s, struct qsnap *q)
     q->l1_size = s->l1_size;
     int64_t table = 0;
     if (code == 0) {
-        memcpy(all, s->snaps, s->n_snaps * sizeof *all);
+        if (s->n_snaps)
+            memcpy(all, s->snaps, s->n_snaps * sizeof *all);
         all[s->n_snaps] = *q;
         code = drop_old_table(&h);
     }

@@ -145,8 +145,8 @@ static void deliver(struct stream *s)
     const struct chardev_frontend *f = s->chardev.frontend;
     while (f && s->pending_at < s->pending_end) {
         size_t n = s->pending_end - s->pending_at;
-        if (f->can_receive)
-            n = MIN(n, f->can_receive(s->chardev.opaque));
+        size_t room = f->can_receive ? f->can_receive(s->chardev.opaque) : n; /* it may grow at any time: asked once */
+        n = MIN(n, room);
         if (!n)
             return;
         size_t at = s->pending_at;

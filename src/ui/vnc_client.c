@@ -476,7 +476,8 @@ static void work(struct vnc_client *c)
             break;
         at += (size_t)n;
     }
-    memmove(c->in.data, c->in.data + at, c->in.len - at);
+    if (at)
+        memmove(c->in.data, c->in.data + at, c->in.len - at);
     c->in.len -= at;
 }
 

@@ -28,6 +28,7 @@ struct port {
     struct loop *loop;
     struct chardev *chr;
     size_t room;
+    size_t grows; /* by so much each time that somebody asks: a vCPU takes bytes meanwhile */
     uint8_t got[65536];
     size_t n;
     int opened, closed, breaks, writable;
@@ -37,7 +38,9 @@ struct port {
 static size_t port_can_receive(void *opaque)
 {
     struct port *p = opaque;
-    return p->room;
+    size_t room = p->room;
+    p->room += p->grows;
+    return room;
 }
 
 static void port_receive(void *opaque, const uint8_t *buf, size_t len)
@@ -213,6 +216,24 @@ static void input_waits_for_room_and_output_for_the_reader(void **s)
     rmdir(dir);
 }
 
+/* Room that grew between two looks at it once made the stream deliver bytes that it did not have. */
+static void room_may_grow_while_it_is_looked_at(void **s)
+{
+    autofree char *dir = temp_dir(), *path = xasprintf("%s/sock", dir);
+    struct port *p = port_new(&(struct chardev_options){.type = "unix", .path = path});
+    autofd int fd = sock_unix_connect(path, NULL);
+    p->room = 1;
+    p->grows = 100;
+    assert_int_equal(write(fd, "twelve bytes", 12), 12);
+    turn(p);
+    assert_int_equal(write(fd, ", and more", 10), 10);
+    turn(p);
+    assert_int_equal(p->n, 22);
+    assert_memory_equal(p->got, "twelve bytes, and more", 22);
+    port_free(p);
+    rmdir(dir);
+}
+
 static void a_pty_can_be_opened_again_and_again(void **s)
 {
     struct port *p = port_new(&(struct chardev_options){.type = "pty"});
@@ -325,6 +346,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_opened_is_named),
         cmocka_unit_test(a_socket_serves_one_client_after_the_other),
         cmocka_unit_test(input_waits_for_room_and_output_for_the_reader),
+        cmocka_unit_test(room_may_grow_while_it_is_looked_at),
         cmocka_unit_test(a_pty_can_be_opened_again_and_again),
         cmocka_unit_test(the_escape_key_works_and_the_terminal_is_put_back),
     };
