@@ -48,7 +48,7 @@ class Nbd(peer.ImageTest):
         return peer.run(*args, ok=ok, cwd=self.cwd)
 
     def info(self, uri):
-        return json.loads(self.run_tool("nbdinfo", "--json", uri).stdout)["exports"][0]
+        return json.loads(self.run_tool("nbdinfo", "--no-content", "--json", uri).stdout)["exports"][0]
 
     def test_reading(self):
         self.raw("a.raw", 20 << 20)
